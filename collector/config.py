@@ -1,0 +1,198 @@
+"""The collector's configuration: one frozen tree, every limit named with its unit.
+
+Owns: the schema, its defaults, and what each value may be. Refuses to know: where the values come from
+(`collector.cli` and `collector.asgi` load them) and what is done with them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+MIB = 1024 * 1024
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """``[http]``: the listener that faces clients (usually nginx)."""
+
+    bind: str = "127.0.0.1:8080"
+    server: Literal["stock"] = "stock"
+    backlog: int = 1024
+    idle_timeout_s: float = 75.0
+    """A connection without a request, or with half a head, is closed after this long; longer than nginx keeps it."""
+    body_timeout_s: float = 30.0
+    """A body must be complete this long after its head; then 400 and the connection is closed."""
+    send_timeout_s: float = 5.0
+    """TCP_USER_TIMEOUT: a client that does not read what we wrote for this long is dropped. Below ``drain_s``."""
+    ping_s: float = 20.0
+    """Websocket ping interval; shorter than nginx's ``proxy_read_timeout`` for websockets."""
+    cors_origins: tuple[str, ...] = ("*",)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    """Peers whose X-Forwarded-For and X-Request-Id are believed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    """``[admin]``: metrics, debug pages, control. Keep it private."""
+
+    bind: str = "127.0.0.1:8081"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsConfig:
+    """``[metrics]``: where ``/metrics`` is served; None serves it with ``[admin]`` only."""
+
+    bind: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaConfig:
+    """``[kafka]``: where the events go."""
+
+    bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    topic: str = "events"
+    bad_topic: str | None = "events-bad"
+    format: Literal["envelope"] = "envelope"
+    key: Literal["identity", "app+identity", "hash", "none"] = "identity"
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
+    linger_s: float = 0.002
+    produce_timeout_s: float = 10.0
+    request_timeout_s: float = 30.0
+    delivery_timeout_s: float = 120.0
+    security_protocol: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_keyfile_password: str | None = None
+    ssl_check_hostname: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinesConfig:
+    """``[deadlines]``: the client's chain. The clock starts when the body is complete, less the loop lag of that moment."""
+
+    kafka_s: float = 3.0
+    spool_s: float = 0.8
+    """The disk's share. Without a spool it is Kafka's."""
+    answer_s: float = 0.2
+    stall_s: float = 1.0
+
+    @property
+    def enqueue_s(self) -> float:
+        """What one request may take from its complete body to its answer."""
+        return self.kafka_s + self.spool_s + self.answer_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsConfig:
+    """``[limits]``: every bound of memory, in bytes, and the loop-lag bound."""
+
+    body_bytes: int = 4 * MIB
+    """One request body, as sent and inflated alike."""
+    event_bytes: int = 1_000_000
+    """One event's own bytes; checked against the topic's ``max.message.bytes`` less the envelope."""
+    batch_events: int = 2500
+    in_work_bytes: int = 64 * MIB
+    """Bodies admitted and not answered. One write key may hold half of it while others are being shed."""
+    discard_bytes: int = 8 * MIB
+    """How much of a refused body is read and thrown away, for at most ``discard_s``, before the answer."""
+    discard_s: float = 1.0
+    connections: int = 10_000
+    websocket_message_bytes: int = 1 * MIB
+    websocket_credit_bytes: int = 4 * MIB
+    queue_bytes: int = 64 * MIB
+    waiting_bytes: int = 64 * MIB
+    in_flight_bytes: int = 64 * MIB
+    in_flight_partition_bytes: int = 8 * MIB
+    max_lag_s: float = 0.3
+    """Loop lag above which new requests are shed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppKeys:
+    """``[keys.<app>]``: what a client may present to be this app."""
+
+    write_keys: tuple[str, ...] = ()
+    app_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysConfig:
+    """``[keys]``: ``open = true`` takes any key, and the app is that key."""
+
+    open: bool = False
+    apps: dict[str, AppKeys] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkersConfig:
+    """``[workers]``."""
+
+    count: Literal[1] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownConfig:
+    """``[shutdown]``: not ready for ``delay_s`` while still accepting, then at most ``drain_s`` for what is in work."""
+
+    delay_s: float = 5.0
+    drain_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaConfig:
+    """``[quota]``: the dialects' own rate limits; off unless the operator asks."""
+
+    heap_per_identity: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivacyConfig:
+    """``[privacy]``: what of a client's address is kept: truncated (/24, /48), full, or none."""
+
+    ip: Literal["truncated", "full", "none"] = "truncated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NginxConfig:
+    """``[nginx]``: what the rendered nginx listens on. Its timeouts are derived, never typed."""
+
+    listen: str = "127.0.0.1:8088"
+    worker_connections: int = 4096
+    keepalive: int = 64
+    """Idle connections that each nginx worker keeps to the collector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckConfig:
+    """``[check]``: ``strict`` makes ``min.insync.replicas = 1`` an error."""
+
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """``[log]``."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The whole tree, one member a table of the file."""
+
+    http: HttpConfig = HttpConfig()
+    admin: AdminConfig = AdminConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    kafka: KafkaConfig = KafkaConfig()
+    deadlines: DeadlinesConfig = DeadlinesConfig()
+    limits: LimitsConfig = LimitsConfig()
+    keys: KeysConfig = KeysConfig()
+    workers: WorkersConfig = WorkersConfig()
+    shutdown: ShutdownConfig = ShutdownConfig()
+    quota: QuotaConfig = QuotaConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    nginx: NginxConfig = NginxConfig()
+    check: CheckConfig = CheckConfig()
+    log: LogConfig = LogConfig()

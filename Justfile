@@ -1,0 +1,50 @@
+# Recipes run inside the project's own environment, whoever calls them.
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH") + ":/usr/sbin:/sbin"
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# The collector with a broker of its own; ARGS as for `collector dev` (--broker mock, --nginx, --http ADDR, …).
+run *ARGS:
+    @collector dev {{ ARGS }}
+
+# Everything: static checks, then every test on real parts. Installs nginx where it is missing.
+test *ARGS: _nginx check
+    pytest {{ ARGS }}
+
+# Formatting, lint, types, and the direction of imports.
+check:
+    ruff format --check .
+    ruff check .
+    flake8 --select ASYNC collector kafka_client tests nginx
+    mypy
+    lint-imports
+
+# Put the code into the form that `check` wants.
+fmt:
+    ruff format .
+    ruff check --fix .
+
+# Only the tests on real Apache Kafka and real nginx.
+integration *ARGS: _nginx
+    pytest -m integration {{ ARGS }}
+
+# Remove what running and testing left: data of `collector dev`, caches, builds. The environment stays.
+clean:
+    rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+    find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The tests put a real nginx in front. RUNLEVEL=1 keeps apt from starting it as a service.
+_nginx:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    command -v nginx >/dev/null && exit 0
+    need='the tests need nginx, and it is not installed: install it (Debian: apt-get install nginx-light) and call again'
+    command -v apt-get >/dev/null || { echo "$need" >&2; exit 1; }
+    sudo=''
+    if [ "$(id -u)" != 0 ]; then command -v sudo >/dev/null || { echo "$need" >&2; exit 1; }; sudo=sudo; fi
+    echo 'installing nginx (about 2 MB) with apt-get …'
+    $sudo apt-get update -qq
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
+    command -v nginx >/dev/null || { echo "$need" >&2; exit 1; }

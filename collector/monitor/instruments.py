@@ -1,0 +1,100 @@
+"""The two instruments of the hot path: a histogram and a counter with labels, as plain Python numbers.
+
+prometheus_client's own take a lock and build label children: 1.5–3 µs an observation, which at six observations a
+request would be a tenth of what a request may cost. These are read by the exposition on the loop's own thread, so they
+need no lock: 0.2 µs.
+
+Own: counts. Refuse to know: Prometheus, time.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+__all__ = ["LATENCY_BUCKETS_S", "Counter", "Histogram"]
+
+K = TypeVar("K")
+
+# Upper bounds in seconds. They contain the numbers of the deadline chain (0.2, 0.8, 1.0, 3.0, 4.0, 5.0), so that "how
+# many were close to the limit" is read off without interpolating.
+LATENCY_BUCKETS_S = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.0,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+)
+
+
+class Histogram:
+    """Counts of observations by upper bound, and their sum."""
+
+    __slots__ = ("bounds", "counts", "highest", "sum")
+
+    def __init__(self, bounds: Sequence[float] = LATENCY_BUCKETS_S) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+        self.highest = 0.0
+
+    def observe(self, value: float) -> None:
+        """Add one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+        if value > self.highest:
+            self.highest = value
+
+    @property
+    def total(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float:
+        """The upper bound of the bucket that holds the ``share`` quantile (0…1); 0 without observations.
+
+        Beyond the last bound it is the highest value seen.
+        """
+        total = self.total
+        if not total:
+            return 0.0
+        rank, below = share * total, 0
+        for bound, count in zip(self.bounds, self.counts, strict=False):
+            below += count
+            if below >= rank:
+                return min(bound, self.highest)
+        return self.highest
+
+    def __repr__(self) -> str:
+        return f"<Histogram {self.total} observations, highest {self.highest:.6g}>"
+
+
+class Counter(Generic[K]):
+    """Counts by a key; the keys come from code, never from clients, so their number is bounded."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self, *keys: K) -> None:
+        self.counts: dict[K, int] = dict.fromkeys(keys, 0)
+
+    def add(self, key: K, number: int = 1) -> None:
+        """Count ``number`` more of ``key``."""
+        try:
+            self.counts[key] += number
+        except KeyError:
+            self.counts[key] = number
+
+    def __repr__(self) -> str:
+        return f"<Counter {self.counts}>"

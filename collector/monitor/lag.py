@@ -1,0 +1,81 @@
+"""The loop-lag probe: how late the loop comes back to a task that asked to be woken.
+
+Owns: one task that sleeps ``interval_s`` and compares. Refuses to know: what is done about it (admission sheds above
+``max_lag_s``; the client's clock starts earlier by it).
+
+Two things make the number honest. A probe that only *measures* is blind exactly while the loop is blocked: whoever runs
+first after a blockage (trio shuffles) would read the old value. So `lag_s` is the larger of the last measurement and of
+how overdue the probe is at this moment. And a value that falls back to zero with the next good wake-up would let a
+burst in between two blockages, so what is read is the highest of the last `HOLD_S`.
+"""
+
+from typing import NoReturn
+
+import trio
+
+from .instruments import Histogram
+
+__all__ = ["LoopLag"]
+
+HOLD_S = 0.25
+"""How long a measured lag stands: five intervals, shorter than the shortest Retry-After by far."""
+RECENT_S = 60.0
+"""The window of `recent_highest_s`, for people."""
+
+_SLOTS = 12
+
+
+class LoopLag:
+    """Measures the lag; `run` is its task. All durations are seconds."""
+
+    def __init__(self, interval_s: float = 0.05) -> None:
+        self.interval_s = interval_s
+        self.histogram = Histogram()
+        self.highest_s = 0.0
+        self._held_s = 0.0
+        self._held_until = -1.0
+        self._due: float | None = None
+        self._slots: list[tuple[int, float]] = [(-1, 0.0)] * _SLOTS
+
+    @property
+    def lag_s(self) -> float:
+        """The lag of this moment. Must be read inside the trio run that the probe lives in; 0 while it does not run."""
+        if self._due is None:
+            return 0.0
+        now = trio.current_time()
+        held = self._held_s if now < self._held_until else 0.0
+        return max(held, now - self._due, 0.0)
+
+    @property
+    def recent_highest_s(self) -> float:
+        """The highest lag of the last minute."""
+        if self._due is None:
+            return self.highest_s
+        oldest = int(trio.current_time() / RECENT_S * _SLOTS) - _SLOTS
+        return max((lag for slot, lag in self._slots if slot > oldest), default=0.0)
+
+    async def run(self) -> NoReturn:
+        """Probe for ever.
+
+        On cancellation: ends at once; `lag_s` reads 0 from then on.
+        """
+        try:
+            while True:
+                self._due = trio.current_time() + self.interval_s
+                await trio.sleep_until(self._due)
+                self._measured(trio.current_time(), max(trio.current_time() - self._due, 0.0))
+        finally:
+            self._due = None
+
+    def _measured(self, now: float, lag: float) -> None:
+        self.histogram.observe(lag)
+        self.highest_s = max(self.highest_s, lag)
+        if lag >= self._held_s or now >= self._held_until:
+            self._held_s, self._held_until = lag, now + HOLD_S
+        slot = int(now / RECENT_S * _SLOTS)
+        index = slot % _SLOTS
+        known, highest = self._slots[index]
+        self._slots[index] = (slot, max(lag, highest) if known == slot else lag)
+
+    def __repr__(self) -> str:
+        return f"<LoopLag highest {self.highest_s * 1000:.1f} ms>"

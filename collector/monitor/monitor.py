@@ -1,0 +1,204 @@
+"""The monitor: what everyone reports to, and the nursery [M] in which measuring and showing live.
+
+Owns: the counters of the hot path, the lag probe, the GC share, the samples behind the dashboard, the admin listeners.
+Refuses to know: the other rooms' insides; it reads their ``statistics()`` (frozen dataclasses) and nothing else.
+
+Invariant: nothing here can end or hold up the rest. Reporting is synchronous, a fraction of a microsecond, and cannot
+raise; a task of ours that fails is logged at the rim and started again; a ``statistics()`` that raises costs its own
+metrics and is counted. Only a listener that cannot be bound is raised, at the start, where an operator reads it.
+"""
+
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import trio
+
+from collector.config import Config
+from collector.log import get_logger
+
+from .gc_share import GcShare
+from .instruments import Counter, Histogram
+from .lag import LoopLag
+
+__all__ = ["Monitor", "Readiness", "Sample", "Stage", "open_monitor"]
+
+Stage: TypeAlias = Literal["body", "parse", "enqueue", "acknowledge", "answer"]
+
+STAGES: tuple[Stage, ...] = ("body", "parse", "enqueue", "acknowledge", "answer")
+SAMPLE_S = 1.0
+SAMPLES = 180
+"""Three minutes of history, so that who opens the dashboard at 3 a.m. sees what led there."""
+RESTART_S = 1.0
+"""Pause before a failed task of ours starts again."""
+
+log = get_logger("monitor")
+
+
+class Readiness(NamedTuple):
+    """What ``/readyz`` says: a bool for the load balancer, a word for people (``ready``, ``draining``, ``lag`` …)."""
+
+    ready: bool
+    word: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One second of the process, for the dashboard's curves."""
+
+    at: float
+    """Seconds since 1970."""
+    lag_s: float
+    gc_share: float
+    cpu_share: float
+    tasks: int
+    values: dict[str, float] = field(default_factory=dict)
+    """What the watched statistics count, by metric name without labels."""
+
+
+class Monitor:
+    """Where the rooms report. Make it with `open_monitor`, or bare in a test: it measures nothing then, but counts.
+
+    The reporting methods are synchronous, take a fraction of a microsecond and never raise.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config if config is not None else Config()
+        self.started_at = time.time()
+        self.lag = LoopLag()
+        self.gc = GcShare()
+        self.stages: dict[Stage, Histogram] = {name: Histogram() for name in STAGES}
+        self.answers: Counter[tuple[str, int]] = Counter()
+        self.sheds: Counter[str] = Counter()
+        self.websocket_acks: Counter[str] = Counter()
+        self.late_resolutions: Counter[str] = Counter("delivered", "not_sent", "unknown")
+        self.errors: Counter[str] = Counter()
+        self.sources: dict[str, Callable[[], object]] = {}
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.admin_address: str | None = None
+        """``http://host:port`` of the admin listener, once it listens."""
+        self.metrics_address: str | None = None
+        """The same of ``[metrics] bind``, where one is set."""
+        self._readiness: Callable[[], Readiness | tuple[bool, str]] | None = None
+
+    # Reporting
+
+    def stage(self, name: Stage, seconds: float) -> None:
+        """One request (or websocket message) spent ``seconds`` in a stage."""
+        self.stages[name].observe(seconds)
+
+    def answered(self, api: str, status: int) -> None:
+        """One HTTP answer was given; ``api`` is the dialect's name, or ``none`` for an unknown path."""
+        self.answers.add((api, status))
+
+    def shed(self, reason: str) -> None:
+        """One request or message was refused before its work began; ``reason`` is a word (``bytes``, ``lag`` …)."""
+        self.sheds.add(reason)
+
+    def websocket_ack(self, status: str, number: int = 1) -> None:
+        """``number`` websocket messages were answered with ``status``."""
+        self.websocket_acks.add(status, number)
+
+    def late_resolution(self, outcome: str, number: int = 1) -> None:
+        """A record answered as unknown was resolved later: ``delivered``, ``not_sent`` or (for good) ``unknown``."""
+        self.late_resolutions.add(outcome, number)
+
+    def error(self, where: str) -> None:
+        """A bug was caught at a rim (one request, a monitor task) and logged there."""
+        self.errors.add(where)
+
+    # Watching
+
+    def watch(self, name: str, read: Callable[[], object]) -> None:
+        """Show what ``read()`` returns under ``name`` from now on.
+
+        Every number of the (frozen) dataclass becomes a metric ``collector_<name>_<field>``: a counter where the field
+        ends in ``_total``, else a gauge; a mapping or a sequence of dataclasses becomes one with labels (see
+        `exposition`). ``ledger``, ``producer`` and ``admission`` are known to the dashboard and the derived metrics.
+
+        Args:
+            name: a word; a second call with the same word replaces the first.
+            read: synchronous and quick; called at each scrape and once a second.
+        """
+        self.sources[name] = read
+
+    def watch_readiness(self, read: Callable[[], Readiness | tuple[bool, str]]) -> None:
+        """Ask ``read()`` for (ready, status word); without it the admin listener's ``/readyz`` says ``starting``."""
+        self._readiness = read
+
+    # Reading
+
+    @property
+    def lag_s(self) -> float:
+        """The loop lag of this moment, in seconds; 0 while no probe runs."""
+        return self.lag.lag_s
+
+    @property
+    def highest_lag_s(self) -> float:
+        """The highest loop lag since the start, in seconds."""
+        return self.lag.highest_s
+
+    @property
+    def gc_share(self) -> float:
+        """Share of the process's CPU that garbage collection took in the last second, 0…1."""
+        return self.gc.share
+
+    @property
+    def readiness(self) -> Readiness:
+        """What ``/readyz`` says now."""
+        if self._readiness is None:
+            return Readiness(False, "starting")
+        return Readiness(*self._readiness())
+
+    def __repr__(self) -> str:
+        return f"<Monitor {self.readiness.word}, {len(self.sources)} sources, {len(self.samples)} samples>"
+
+
+@asynccontextmanager
+async def open_monitor(config: Config | None = None, *, listen: bool = True) -> AsyncIterator[Monitor]:
+    """The nursery [M]: lag probe, sampler and the admin listeners, until the block ends.
+
+    Args:
+        config: ``[admin]`` and ``[metrics]`` say where to listen; port 0 is any, and ``monitor.admin_address`` tells.
+        listen: False measures without listening (tests on virtual time).
+
+    Raises:
+        OSError: a listener cannot be bound; the message names the key and the address.
+
+    On cancellation: our tasks are cancelled; the block's own exception passes unchanged.
+    """
+    monitor = Monitor(config)
+    with monitor.gc.measuring(), _block_exception_unwrapped():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_kept_alive, monitor, "lag probe", monitor.lag.run, name="monitor: lag probe")
+            try:
+                yield monitor
+            finally:
+                nursery.cancel_scope.cancel(reason="the monitor closes")
+
+
+@contextmanager
+def _block_exception_unwrapped() -> Iterator[None]:
+    """Take the nursery's group off the block's own exception: our tasks cannot raise, so there is only ever that one."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        error = group.exceptions[0]
+        raise error from error.__cause__
+
+
+async def _kept_alive(monitor: Monitor, name: str, run: Callable[[], Awaitable[object]]) -> None:
+    """One task of the monitor's: started again after a failure, which is logged here."""
+    while True:
+        try:
+            await run()
+            return
+        except Exception:  # the monitor's rim: watching must never end what is watched
+            monitor.error(name)
+            log.exception("a monitor task failed and is started again", task=name, after_s=RESTART_S)
+            await trio.sleep(RESTART_S)

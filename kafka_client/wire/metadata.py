@@ -1,0 +1,154 @@
+"""Metadata (3): who the brokers are and who leads which partition.
+
+Owns: versions 4 to 13: 4 is the first that does not create topics by asking, 7 has leader epochs, 9 is flexible, 10 has
+topic ids, 13 a top-level error (KIP-1102). Refuses to know: which of two answers is newer (cluster/).
+
+Source: MetadataRequest.json, MetadataResponse.json of Apache Kafka 4.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .frames import is_flexible
+from .primitives import NULL_UUID, Buffer, Reader, Writer
+
+__all__ = [
+    "API_KEY",
+    "MAX_VERSION",
+    "MIN_VERSION",
+    "BrokerMetadata",
+    "MetadataRequest",
+    "MetadataResponse",
+    "PartitionMetadata",
+    "TopicMetadata",
+    "decode_response",
+    "encode_request",
+]
+
+API_KEY = 3
+NAME = "Metadata"
+MIN_VERSION = 4
+MAX_VERSION = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataRequest:
+    """``topics`` by name; None asks for all, an empty sequence for the brokers alone."""
+
+    topics: Sequence[str] | None
+    allow_auto_topic_creation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerMetadata:
+    """One broker and where it listens."""
+
+    id: int
+    host: str
+    port: int
+    rack: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionMetadata:
+    """One partition. ``leader`` and ``leader_epoch`` are -1 where there is none."""
+
+    index: int
+    error_code: int
+    leader: int
+    leader_epoch: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    offline: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicMetadata:
+    """One topic. ``id`` is sixteen zero bytes where the broker has none or is too old to say."""
+
+    name: str | None
+    id: bytes
+    error_code: int
+    is_internal: bool
+    partitions: Sequence[PartitionMetadata]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataResponse:
+    """One snapshot of the cluster. ``error_code`` 129 asks to start again from the bootstrap servers (KIP-1102)."""
+
+    brokers: Sequence[BrokerMetadata]
+    controller_id: int
+    cluster_id: str | None
+    topics: Sequence[TopicMetadata]
+    error_code: int = 0
+    throttle_time_ms: int = 0
+
+
+def encode_request(request: MetadataRequest, version: int) -> bytes:
+    writer = Writer(flexible=is_flexible(API_KEY, version))
+    writer.array_length(None if request.topics is None else len(request.topics))
+    for topic in request.topics or ():
+        if version >= 10:
+            writer.raw(NULL_UUID)
+        writer.nullable_string(topic)
+        writer.no_tags()
+    writer.boolean(request.allow_auto_topic_creation)
+    if 8 <= version <= 10:
+        writer.boolean(False)  # include_cluster_authorized_operations
+    if version >= 8:
+        writer.boolean(False)  # include_topic_authorized_operations
+    writer.no_tags()
+    return writer.finish()
+
+
+def decode_response(body: Buffer, version: int) -> MetadataResponse:
+    """Decode an answer; raises `ProtocolError`."""
+    reader = Reader(body, flexible=is_flexible(API_KEY, version))
+    throttle_time_ms = reader.int32()
+    brokers = reader.array(_read_broker)
+    cluster_id = reader.nullable_string()
+    controller_id = reader.int32()
+    topics = reader.array(lambda reader: _read_topic(reader, version))
+    if 8 <= version <= 10:
+        reader.int32()  # cluster_authorized_operations
+    error_code = reader.int16() if version >= 13 else 0
+    reader.skip_tags()
+    return MetadataResponse(
+        brokers=brokers,
+        controller_id=controller_id,
+        cluster_id=cluster_id,
+        topics=topics,
+        error_code=error_code,
+        throttle_time_ms=throttle_time_ms,
+    )
+
+
+def _read_broker(reader: Reader) -> BrokerMetadata:
+    broker = BrokerMetadata(reader.int32(), reader.string(), reader.int32(), reader.nullable_string())
+    reader.skip_tags()
+    return broker
+
+
+def _read_topic(reader: Reader, version: int) -> TopicMetadata:
+    error_code = reader.int16()
+    name = reader.nullable_string()
+    topic_id = reader.uuid() if version >= 10 else NULL_UUID
+    is_internal = reader.boolean()
+    partitions = reader.array(lambda reader: _read_partition(reader, version))
+    if version >= 8:
+        reader.int32()  # topic_authorized_operations
+    reader.skip_tags()
+    return TopicMetadata(name=name, id=topic_id, error_code=error_code, is_internal=is_internal, partitions=partitions)
+
+
+def _read_partition(reader: Reader, version: int) -> PartitionMetadata:
+    error_code = reader.int16()
+    index = reader.int32()
+    leader = reader.int32()
+    leader_epoch = reader.int32() if version >= 7 else -1
+    replicas = reader.int32_array()
+    isr = reader.int32_array()
+    offline = reader.int32_array() if version >= 5 else ()
+    reader.skip_tags()
+    return PartitionMetadata(index, error_code, leader, leader_epoch, replicas, isr, offline)

@@ -1,0 +1,31 @@
+"""A strict fake Kafka cluster for tests (extra ``testing``): in this process, on memory streams or TCP, with faults.
+
+async with open_fake_cluster(topics={"events": 3}) as cluster:
+    config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers)
+    async with open_producer(config, connector=cluster.connector) as producer:
+        cluster.faults.drop_answer()                  # the first acknowledgement is lost
+        await producer.send(Record("events", b"hello"))
+assert cluster.values("events") == [b"hello"]
+"""
+
+from kafka_client.testing.cluster import FakeBroker, FakeCluster, FakePartition, FakeTopic, open_fake_cluster
+from kafka_client.testing.faults import Fault, Faults
+from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
+from kafka_client.testing.partition_log import StoredRecord
+from kafka_client.testing.seen import BatchSeen, RequestSeen, Seen
+
+__all__ = [
+    "VERSIONS_OF_KAFKA_4_1",
+    "Api",
+    "BatchSeen",
+    "FakeBroker",
+    "FakeCluster",
+    "FakePartition",
+    "FakeTopic",
+    "Fault",
+    "Faults",
+    "RequestSeen",
+    "Seen",
+    "StoredRecord",
+    "open_fake_cluster",
+]

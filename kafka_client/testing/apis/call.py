@@ -1,0 +1,21 @@
+"""A request that was read and is to be served: what to wait for, then what to answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kafka_client.testing.faults import Plan
+from kafka_client.testing.messages import Value
+
+__all__ = ["Call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``serve`` takes the fault plan and returns the answer by kio's member names; None for none (acks=0).
+
+    It is called once ``ready`` is true, or after ``wait_s`` at the latest.
+    """
+
+    serve: Callable[[Plan], Mapping[str, Value] | None]
+    ready: Callable[[], bool] | None = None
+    wait_s: float = 0.0

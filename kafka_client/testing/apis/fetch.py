@@ -1,0 +1,117 @@
+"""Fetch (1), versions 4 to 17: whole batches from an offset on; waits up to ``max_wait`` for ``min_bytes``.
+
+No fetch sessions (every answer says session 0, so a client sends full requests), no replicas, no transactions.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+from uuid import UUID
+
+from kafka_client.testing.apis.call import Call
+from kafka_client.testing.faults import Plan
+from kafka_client.testing.messages import Api, Header, Value, decode_request
+from kafka_client.testing.seen import RequestSeen
+
+if TYPE_CHECKING:
+    from kafka_client.testing.cluster import FakeTopic
+    from kafka_client.testing.connection import Connection
+
+OFFSET_OUT_OF_RANGE = 1
+UNKNOWN_TOPIC_OR_PARTITION = 3
+NOT_LEADER_OR_FOLLOWER = 6
+FENCED_LEADER_EPOCH = 74
+UNKNOWN_LEADER_EPOCH = 75
+UNKNOWN_TOPIC_ID = 100
+
+
+class _Partition(Protocol):
+    partition: int
+    current_leader_epoch: int
+    fetch_offset: int
+    partition_max_bytes: int
+
+
+class _Topic(Protocol):
+    topic: str
+    topic_id: UUID | None
+    partitions: Sequence[_Partition]
+
+
+class _Request(Protocol):
+    max_wait: datetime.timedelta
+    min_bytes: int
+    max_bytes: int
+    topics: Sequence[_Topic]
+
+
+def read(connection: "Connection", request: RequestSeen, frame: bytes, header: Header) -> Call:
+    """Decode, and return the call."""
+    body = cast("_Request", decode_request(Api.FETCH, request.version, frame, header.body_at))
+    cluster = connection.cluster
+    by_id = request.version >= 13
+
+    def collect(plan: Plan) -> tuple[list[Value], int, bool]:
+        room = body.max_bytes
+        size = 0
+        failed = False
+        topics: list[Value] = []
+        for wanted in body.topics:
+            topic = cluster.topic_by_id(wanted.topic_id) if by_id else cluster.topics.get(wanted.topic)
+            parts: list[Value] = []
+            for part in wanted.partitions:
+                code, records, end, start = _partition(connection, topic, part, room, UNKNOWN_TOPIC_ID if by_id else 3)
+                code = plan.code if plan.code is not None and request.version < 7 else code
+                failed |= code != 0
+                size += len(records)
+                room = max(0, room - len(records))
+                parts.append(
+                    {
+                        "partition_index": part.partition,
+                        "error_code": code,
+                        "high_watermark": end,
+                        "last_stable_offset": end,
+                        "log_start_offset": start,
+                        "aborted_transactions": None,
+                        "records": records,
+                    }
+                )
+            topics.append(
+                {
+                    "topic": None if by_id else wanted.topic,
+                    "topic_id": wanted.topic_id if by_id else None,
+                    "partitions": parts,
+                }
+            )
+        return topics, size, failed
+
+    def serve(plan: Plan) -> Mapping[str, Value]:
+        topics, _size, _failed = collect(plan)
+        return {"throttle_time": 0, "error_code": plan.code or 0, "session_id": 0, "responses": topics}
+
+    def ready() -> bool:
+        _topics, size, failed = collect(Plan())
+        return failed or size >= body.min_bytes
+
+    return Call(serve, ready, body.max_wait.total_seconds())
+
+
+def _partition(
+    connection: "Connection", topic: "FakeTopic | None", part: _Partition, room: int, unknown: int
+) -> tuple[int, bytes, int, int]:
+    """(code, records, end offset, start offset)."""
+    if topic is None:
+        return unknown, b"", -1, -1
+    if not 0 <= part.partition < len(topic.partitions):
+        return UNKNOWN_TOPIC_OR_PARTITION, b"", -1, -1
+    partition = topic.partitions[part.partition]
+    if partition.leader != connection.broker.number:
+        return NOT_LEADER_OR_FOLLOWER, b"", -1, -1
+    epoch = getattr(part, "current_leader_epoch", -1)
+    if epoch not in (-1, partition.leader_epoch):
+        return FENCED_LEADER_EPOCH if epoch < partition.leader_epoch else UNKNOWN_LEADER_EPOCH, b"", -1, -1
+    log = partition.log
+    if not log.start_offset <= part.fetch_offset <= log.end_offset:
+        return OFFSET_OUT_OF_RANGE, b"", log.end_offset, log.start_offset
+    records = b"" if room <= 0 else log.read(part.fetch_offset, min(part.partition_max_bytes, room))
+    return 0, records, log.end_offset, log.start_offset

@@ -1,0 +1,110 @@
+"""Metadata (3), versions 0 to 13: brokers, topics by name or id, partitions and their leaders."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+from uuid import UUID
+
+from kafka_client.testing.apis.call import Call
+from kafka_client.testing.faults import Plan
+from kafka_client.testing.messages import Api, Header, Value, decode_request
+from kafka_client.testing.seen import RequestSeen
+
+if TYPE_CHECKING:
+    from kafka_client.testing.cluster import FakePartition, FakeTopic
+    from kafka_client.testing.connection import Connection
+
+UNKNOWN_TOPIC_OR_PARTITION = 3
+LEADER_NOT_AVAILABLE = 5
+UNKNOWN_TOPIC_ID = 100
+NOT_ASKED_FOR = -(2**31)
+
+
+class _Topic(Protocol):
+    topic_id: UUID | None
+    name: str | None
+
+
+class _Request(Protocol):
+    topics: Sequence[_Topic] | None
+    allow_auto_topic_creation: bool
+
+
+def read(connection: "Connection", request: RequestSeen, frame: bytes, header: Header) -> Call:
+    """Decode, and return the call."""
+    body = cast("_Request", decode_request(Api.METADATA, request.version, frame, header.body_at))
+    cluster = connection.cluster
+
+    def topics(plan: Plan) -> list[Value]:
+        if body.topics is None or (request.version == 0 and not body.topics):
+            return [_known(request, topic, plan) for topic in cluster.topics.values() if not topic.hidden]
+        found: list[Value] = []
+        for wanted in body.topics:
+            topic_id = getattr(wanted, "topic_id", None)
+            if wanted.name is None:
+                by_id = cluster.topic_by_id(topic_id)
+                found.append(
+                    _absent(None, topic_id, UNKNOWN_TOPIC_ID) if by_id is None else _known(request, by_id, plan)
+                )
+                continue
+            topic = cluster.topics.get(wanted.name)
+            if topic is None and cluster.auto_create_topics and getattr(body, "allow_auto_topic_creation", True):
+                topic = cluster.create_topic(wanted.name, cluster.auto_create_topics)
+            if topic is None or topic.hidden:
+                found.append(_absent(wanted.name, None, UNKNOWN_TOPIC_OR_PARTITION))
+            else:
+                found.append(_known(request, topic, plan))
+        return found
+
+    def serve(plan: Plan) -> Mapping[str, Value]:
+        running = [] if plan.no_brokers else [broker for broker in cluster.brokers.values() if broker.running]
+        return {
+            "throttle_time": 0,
+            "brokers": [
+                {"node_id": broker.number, "host": host, "port": port, "rack": broker.rack}
+                for broker in running
+                for host, port in [broker.address(tcp=connection.tcp)]
+            ],
+            "cluster_id": cluster.cluster_id,
+            "controller_id": min((broker.number for broker in running), default=-1),
+            "topics": topics(plan),
+            "cluster_authorized_operations": NOT_ASKED_FOR,
+            "error_code": plan.code or 0,
+        }
+
+    return Call(serve)
+
+
+def _absent(name: str | None, topic_id: UUID | None, code: int) -> Mapping[str, Value]:
+    return {
+        "error_code": code,
+        "name": name,
+        "topic_id": topic_id,
+        "is_internal": 0,
+        "partitions": [],
+        "topic_authorized_operations": NOT_ASKED_FOR,
+    }
+
+
+def _known(request: RequestSeen, topic: "FakeTopic", plan: Plan) -> Mapping[str, Value]:
+    code = 0 if request.version >= 13 or plan.code is None else plan.code
+    return {
+        "error_code": code or topic.error_code,
+        "name": topic.name,
+        "topic_id": None if plan.zero_topic_ids else topic.topic_id,
+        "is_internal": 0,
+        "partitions": [] if code or topic.error_code else [_partition(partition) for partition in topic.partitions],
+        "topic_authorized_operations": NOT_ASKED_FOR,
+    }
+
+
+def _partition(partition: "FakePartition") -> Mapping[str, Value]:
+    leader, epoch = partition.advertised
+    return {
+        "error_code": LEADER_NOT_AVAILABLE if leader is None else 0,
+        "partition_index": partition.index,
+        "leader_id": -1 if leader is None else leader,
+        "leader_epoch": epoch,
+        "replica_nodes": list(partition.replicas),
+        "isr_nodes": list(partition.replicas),
+        "offline_replicas": [],
+    }

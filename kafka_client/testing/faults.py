@@ -1,0 +1,410 @@
+"""Faults: what can go wrong between a client and a cluster, one method each.
+
+Owns: which fault meets which request. Refuses to know how a broker works; `kafka_client.testing.connection` and the
+``apis`` carry out what the `Plan` says.
+
+Every method adds a `Fault` and returns it. By default a fault meets Produce requests, once. Selection (keywords):
+
+    api         an `Api`; None meets every API
+    broker      only this broker's number
+    topic, partition
+                only requests that carry a batch for it
+    times       how often (1); None = for ever
+    skip        let this many pass first (0)
+    when        a function of the `RequestSeen`: only where it is true
+
+A fault is over when its ``times`` are used up, when `Fault.remove` is called, at the end of its ``with`` block, or by
+`Faults.clear`. ``hits`` counts what it met. All faults that match a request act on it together.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self, TypedDict, Unpack
+
+import trio
+
+from kafka_client.testing.messages import Api
+from kafka_client.testing.seen import RequestSeen
+
+__all__ = ["Fault", "Faults", "Plan", "Selection"]
+
+Where = Literal["network", "broker", "replicas"]
+
+
+class Selection(TypedDict, total=False):
+    """Which requests a fault meets; see the module's text."""
+
+    api: Api | None
+    broker: int | None
+    topic: str | None
+    partition: int | None
+    times: int | None
+    skip: int
+    when: Callable[[RequestSeen], bool] | None
+
+
+@dataclass(slots=True)
+class PartitionAnswer:
+    """What a batch is answered instead of the truth."""
+
+    code: int
+    append: bool
+    message: str | None
+    record_errors: Sequence[tuple[int, str | None]]
+    leader: tuple[int, int] | None
+    base_offset: int | None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What all faults together do to one request."""
+
+    travel_s: float = 0.0
+    busy_s: float = 0.0
+    replicas_s: float = 0.0
+    close_before: bool = False
+    close_after: bool = False
+    reset: bool = False
+    skip_processing: bool = False
+    gates: list[trio.Event] = field(default_factory=list)
+    code: int | None = None
+    partitions: dict[tuple[str, int], PartitionAnswer] = field(default_factory=dict)
+    omit: set[tuple[str, int]] = field(default_factory=set)
+    repeat: set[tuple[str, int]] = field(default_factory=set)
+    throttle_ms: int = 0
+    unknown_tags: bool = False
+    body: bytes | None = None
+    truncate_bytes: int | None = None
+    correlation_shift: int = 0
+    chunk_bytes: int | None = None
+    chunk_interval_s: float = 0.0
+    no_brokers: bool = False
+    zero_topic_ids: bool = False
+
+
+class Fault:
+    """One fault that was switched on. Usable as a context manager that removes it at the end."""
+
+    def __init__(
+        self,
+        owner: "Faults",
+        name: str,
+        apply: Callable[[Plan, RequestSeen, "Fault"], None],
+        selection: Selection,
+    ) -> None:
+        self.name = name
+        self.hits = 0
+        self._owner = owner
+        self._apply = apply
+        self._api = selection.get("api", Api.PRODUCE)
+        self._broker = selection.get("broker")
+        self._topic = selection.get("topic")
+        self._partition = selection.get("partition")
+        self._left: float = math.inf if (times := selection.get("times", 1)) is None else times
+        self._skip = selection.get("skip", 0)
+        self._when = selection.get("when")
+        self._released = trio.Event()
+
+    def __repr__(self) -> str:
+        left = "for ever" if self._left == math.inf else f"{self._left:g} left"
+        return f"<Fault {self.name}: {self.hits} hits, {left}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Meet nothing more. What it met already stays as it is; see `release`."""
+        self._left = 0
+        self._owner.forget(self)
+
+    def release(self) -> None:
+        """Let go of what `Faults.stall` holds, now and in future."""
+        self._released.set()
+        self.remove()
+
+    @property
+    def released(self) -> trio.Event:
+        """Set by `release`."""
+        return self._released
+
+    def selects(self, topic: str, partition: int) -> bool:
+        """Whether a batch for this partition is meant."""
+        return self._topic in (None, topic) and self._partition in (None, partition)
+
+    def meet(self, request: RequestSeen, plan: Plan) -> None:
+        """Act on the request if it is one of those meant."""
+        if self._api is not None and request.api is not self._api:
+            return
+        if self._broker is not None and request.broker != self._broker:
+            return
+        if (self._topic, self._partition) != (None, None) and not any(
+            self.selects(batch.topic, batch.partition) for batch in request.batches
+        ):
+            return
+        if self._when is not None and not self._when(request):
+            return
+        if self._skip > 0:
+            self._skip -= 1
+            return
+        if self._left <= 0:
+            return
+        self._left -= 1
+        self.hits += 1
+        request.faults.append(self.name)
+        self._apply(plan, request, self)
+        if self._left <= 0:
+            self._owner.forget(self)
+
+
+class Faults:
+    """The faults of one cluster."""
+
+    def __init__(self) -> None:
+        self._active: list[Fault] = []
+        self._refusing: dict[int | None, float] = {}
+        self._black_holes: set[int | None] = set()
+        self._reset_versions_above: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Faults {self._active}>"
+
+    @property
+    def active(self) -> list[Fault]:
+        """Those that still wait for a request."""
+        return list(self._active)
+
+    def clear(self) -> None:
+        """Remove every fault, release every stall, accept connections again."""
+        for fault in list(self._active):
+            fault.release()
+        self._refusing.clear()
+        self._black_holes.clear()
+
+    def forget(self, fault: Fault) -> None:
+        """Drop it from the list (called by the fault)."""
+        if fault in self._active:
+            self._active.remove(fault)
+
+    def plan_for(self, request: RequestSeen) -> Plan:
+        """What is to happen to this request (called by the broker)."""
+        plan = Plan()
+        for fault in list(self._active):
+            fault.meet(request, plan)
+        return plan
+
+    def _add(
+        self, name: str, apply: Callable[[Plan, RequestSeen, Fault], None], selection: Selection, api: Api | None = None
+    ) -> Fault:
+        if api is not None:
+            selection = {"api": api, **selection}
+        fault = Fault(self, name, apply, selection)
+        self._active.append(fault)
+        return fault
+
+    # Time
+
+    def delay(self, seconds: float, *, where: Where = "network", **selection: Unpack[Selection]) -> Fault:
+        """Answer ``seconds`` later.
+
+        Args:
+            where: ``"network"``: the request is served at once and its answer travels; later ones are served meanwhile.
+                ``"broker"``: it waits before it is served, and everything behind it on its connection waits too.
+                ``"replicas"``: it is appended at once, answered later, and everything behind it on its connection waits
+                for that answer, as a real broker does.
+        """
+
+        def apply(plan: Plan, _request: RequestSeen, _fault: Fault) -> None:
+            match where:
+                case "network":
+                    plan.travel_s += seconds
+                case "broker":
+                    plan.busy_s += seconds
+                case "replicas":
+                    plan.replicas_s += seconds
+
+        return self._add(f"delay({seconds:g}, {where})", apply, selection)
+
+    def stall(self, *, append: bool = True, **selection: Unpack[Selection]) -> Fault:
+        """Never answer, and serve nothing more on that connection, until `Fault.release`; the connection stays open.
+
+        ``append=False`` does not serve the request before the release either.
+        """
+
+        def apply(plan: Plan, _request: RequestSeen, fault: Fault) -> None:
+            plan.gates.append(fault.released)
+            plan.skip_processing |= not append
+
+        return self._add("stall", apply, selection)
+
+    def throttle(self, milliseconds: int, **selection: Unpack[Selection]) -> Fault:
+        """Answer with ``throttle_time_ms`` (KIP-219). A request that arrives before it is over is a violation."""
+        return self._add(
+            f"throttle({milliseconds})", lambda plan, _r, _f: setattr(plan, "throttle_ms", milliseconds), selection
+        )
+
+    # Lost connections
+
+    def close_before(self, *, reset: bool = False, **selection: Unpack[Selection]) -> Fault:
+        """Close the connection instead of serving the request: nothing is appended."""
+
+        def apply(plan: Plan, _request: RequestSeen, _fault: Fault) -> None:
+            plan.close_before = True
+            plan.reset |= reset
+
+        return self._add("close_before", apply, selection)
+
+    def drop_answer(self, *, reset: bool = False, **selection: Unpack[Selection]) -> Fault:
+        """Serve the request, then close the connection instead of answering: the lost acknowledgement."""
+
+        def apply(plan: Plan, _request: RequestSeen, _fault: Fault) -> None:
+            plan.close_after = True
+            plan.reset |= reset
+
+        return self._add("drop_answer", apply, selection)
+
+    # Error codes
+
+    def fail(
+        self,
+        code: int,
+        *,
+        message: str | None = None,
+        record_errors: Sequence[tuple[int, str | None]] = (),
+        leader: tuple[int, int] | None = None,
+        base_offset: int | None = None,
+        **selection: Unpack[Selection],
+    ) -> Fault:
+        """Answer an error code; nothing is appended, ``base_offset`` is -1 unless given (some clones say 0).
+
+        For Produce it is the code of the batches meant; for other APIs that of the whole answer (Metadata before
+        version 13 and ListOffsets: of each topic or partition).
+
+        Args:
+            record_errors: (index, message) pairs (KIP-467).
+            leader: (broker, epoch) to name as the current leader (KIP-951), version 10 and later.
+        """
+        return self._answer(code, False, message, record_errors, leader, base_offset, selection)
+
+    def append_and_fail(
+        self,
+        code: int,
+        *,
+        message: str | None = None,
+        leader: tuple[int, int] | None = None,
+        base_offset: int | None = None,
+        **selection: Unpack[Selection],
+    ) -> Fault:
+        """Append, then answer an error code all the same, with the true base offset unless another is given."""
+        return self._answer(code, True, message, (), leader, base_offset, selection)
+
+    def _answer(
+        self,
+        code: int,
+        append: bool,
+        message: str | None,
+        record_errors: Sequence[tuple[int, str | None]],
+        leader: tuple[int, int] | None,
+        base_offset: int | None,
+        selection: Selection,
+    ) -> Fault:
+        def apply(plan: Plan, request: RequestSeen, fault: Fault) -> None:
+            if request.api is not Api.PRODUCE:
+                plan.code = code
+                return
+            for batch in request.batches:
+                if fault.selects(batch.topic, batch.partition):
+                    plan.partitions[batch.topic, batch.partition] = PartitionAnswer(
+                        code, append, message, record_errors, leader, base_offset
+                    )
+
+        return self._add(f"{'append_and_fail' if append else 'fail'}({code})", apply, selection)
+
+    # Answers that are not what they should be
+
+    def dribble(self, *, chunk_bytes: int = 1, interval_s: float = 0.0, **selection: Unpack[Selection]) -> Fault:
+        """Write the answer in pieces, with a pause after each."""
+
+        def apply(plan: Plan, _request: RequestSeen, _fault: Fault) -> None:
+            plan.chunk_bytes, plan.chunk_interval_s = chunk_bytes, interval_s
+
+        return self._add(f"dribble({chunk_bytes})", apply, selection)
+
+    def truncate(self, size_bytes: int, **selection: Unpack[Selection]) -> Fault:
+        """Write only so much of the answer's frame (its length prefix included), then close the connection."""
+        return self._add(
+            f"truncate({size_bytes})", lambda plan, _r, _f: setattr(plan, "truncate_bytes", size_bytes), selection
+        )
+
+    def unknown_tags(self, **selection: Unpack[Selection]) -> Fault:
+        """Put a tag that no schema names wherever tags may stand; a client must skip it."""
+        return self._add("unknown_tags", lambda plan, _r, _f: setattr(plan, "unknown_tags", True), selection)
+
+    def replace_body(self, body: bytes, **selection: Unpack[Selection]) -> Fault:
+        """Serve the request, then answer these bytes after the header."""
+        return self._add("replace_body", lambda plan, _r, _f: setattr(plan, "body", body), selection)
+
+    def shift_correlation(self, by: int = 1, **selection: Unpack[Selection]) -> Fault:
+        """Answer with a wrong correlation id."""
+        return self._add("shift_correlation", lambda plan, _r, _f: setattr(plan, "correlation_shift", by), selection)
+
+    def omit_partition(self, **selection: Unpack[Selection]) -> Fault:
+        """Append, but leave the batches meant out of the Produce answer."""
+
+        def apply(plan: Plan, request: RequestSeen, fault: Fault) -> None:
+            plan.omit |= {(b.topic, b.partition) for b in request.batches if fault.selects(b.topic, b.partition)}
+
+        return self._add("omit_partition", apply, selection)
+
+    def repeat_partition(self, **selection: Unpack[Selection]) -> Fault:
+        """Put the batches meant into the Produce answer twice."""
+
+        def apply(plan: Plan, request: RequestSeen, fault: Fault) -> None:
+            plan.repeat |= {(b.topic, b.partition) for b in request.batches if fault.selects(b.topic, b.partition)}
+
+        return self._add("repeat_partition", apply, selection)
+
+    def no_brokers(self, **selection: Unpack[Selection]) -> Fault:
+        """Answer Metadata without any broker."""
+        return self._add(
+            "no_brokers", lambda plan, _r, _f: setattr(plan, "no_brokers", True), selection, api=Api.METADATA
+        )
+
+    def zero_topic_ids(self, **selection: Unpack[Selection]) -> Fault:
+        """Answer Metadata with topic ids of zero, as some proxies and clones do."""
+        return self._add(
+            "zero_topic_ids", lambda plan, _r, _f: setattr(plan, "zero_topic_ids", True), selection, api=Api.METADATA
+        )
+
+    # Connecting
+
+    def refuse_connects(self, *, broker: int | None = None, times: int | None = None) -> None:
+        """Refuse connections (to one broker, or to all) so many times, or until `accept_connects`."""
+        self._refusing[broker] = math.inf if times is None else times
+
+    def black_hole_connects(self, *, broker: int | None = None) -> None:
+        """Let connection attempts hang until they are given up, or until `accept_connects` (in memory only)."""
+        self._black_holes.add(broker)
+
+    def accept_connects(self) -> None:
+        """Undo `refuse_connects` and `black_hole_connects` for new attempts."""
+        self._refusing.clear()
+        self._black_holes.clear()
+
+    def connect_refused(self, broker: int) -> bool:
+        """Whether this attempt is refused (called by the cluster)."""
+        for key in (broker, None):
+            if self._refusing.get(key, 0) > 0:
+                self._refusing[key] -= 1
+                return True
+        return False
+
+    def connect_black_holed(self, broker: int) -> bool:
+        """Whether this attempt hangs (called by the cluster)."""
+        return broker in self._black_holes or None in self._black_holes

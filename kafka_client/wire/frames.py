@@ -15,7 +15,14 @@ from kafka_client.errors import ProtocolError
 
 from .primitives import Buffer, Reader
 
-__all__ = ["FIRST_FLEXIBLE", "FrameSplitter", "decode_response_header", "encode_request_frame", "is_flexible"]
+__all__ = [
+    "API_NAMES",
+    "FIRST_FLEXIBLE",
+    "FrameSplitter",
+    "decode_response_header",
+    "encode_request_frame",
+    "is_flexible",
+]
 
 _HEADER = Struct(">ihhih")  # frame length, api key, api version, correlation id, length of the client id
 _LENGTH = Struct(">i")
@@ -24,8 +31,19 @@ _NEVER = 1 << 15
 
 API_VERSIONS_KEY = 18
 
-#: api key -> first version with compact forms and tagged fields. Produce, Fetch, ListOffsets, Metadata, SaslHandshake,
-#: ApiVersions, CreateTopics, InitProducerId, DescribeConfigs, SaslAuthenticate.
+API_NAMES = {
+    0: "Produce",
+    1: "Fetch",
+    2: "ListOffsets",
+    3: "Metadata",
+    17: "SaslHandshake",
+    18: "ApiVersions",
+    19: "CreateTopics",
+    22: "InitProducerId",
+    32: "DescribeConfigs",
+    36: "SaslAuthenticate",
+}
+#: api key -> first version with compact forms and tagged fields.
 FIRST_FLEXIBLE = {0: 9, 1: 12, 2: 6, 3: 9, 17: _NEVER, 18: 3, 19: 5, 22: 2, 32: 4, 36: 2}
 
 # What the first byte of an answer gives away when the peer does not speak Kafka.

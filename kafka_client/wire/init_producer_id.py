@@ -21,7 +21,6 @@ __all__ = [
 ]
 
 API_KEY = 22
-NAME = "InitProducerId"
 MIN_VERSION = 0
 MAX_VERSION = 5
 

@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 API_KEY = 3
-NAME = "Metadata"
 MIN_VERSION = 4
 MAX_VERSION = 13
 

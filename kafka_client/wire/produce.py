@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 API_KEY = 0
-NAME = "Produce"
 MIN_VERSION = 3
 MAX_VERSION = 13
 #: From here on topics are named by their ids alone.

@@ -1,0 +1,445 @@
+"""One connection to one broker: requests out, answers back in the same order.
+
+Owns: the stream, the one task that reads it, the FIFO of answers expected, and when silence means that the broker is
+gone. Refuses to know: batches, retries, and which requests exist.
+
+Invariants:
+
+- An expectation is registered before the first byte of its request is written, and removed only by its answer. Answers
+  come in the order of requests (Kafka promises it), so a correlation id that does not match ends the connection.
+- A waiter that is cancelled leaves its expectation where it is; the answer is taken and thrown away. Nothing that a
+  caller does shifts the answers of others.
+- Once lost, always lost: the first reason is kept, every later call raises it, and `open_connection`'s block
+  is left with it.
+
+Non-obvious:
+
+- A write that is cut short by a cancellation or an error has destroyed the framing: the connection is lost. So writes
+  belong to tasks of the connection's owner, never to a caller with a deadline; `exchange` writes from the connection's
+  own nursery.
+- Silence, not slowness, ends a connection: the clock runs from the last byte received or, if that is later, from when
+  the oldest unanswered request was written. A broker works on one request of a connection at a time, so the fifth of
+  five may rightly be answered after five times as long; and an answer that trickles in is not silence.
+- There is no timer for each request. The reading scope's deadline may be *early* (it stays where it is while answers
+  come), never late; when it fires, the reader looks at the oldest request and goes on if that has time left.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import NoReturn, Protocol, TypeVar
+
+import trio
+
+from kafka_client.config import Connector, ProducerConfig
+from kafka_client.errors import ConnectionLost, ProtocolError
+from kafka_client.wire.frames import API_NAMES, FrameSplitter, decode_response_header, encode_request_frame
+from kafka_client.wire.primitives import Buffer
+
+from .establish import READ_BYTES, chained, establish, explain_broken
+from .handshake import Versions
+from .tls import tls_refusal
+
+__all__ = ["Connection", "ConnectionStatistics", "Message", "OnResponse", "VersionWindow", "open_connection"]
+
+OnResponse = Callable[[memoryview], None]
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+
+
+class VersionWindow(Protocol):
+    """Which versions of which message we speak; every message module of wire/ says so."""
+
+    @property
+    def API_KEY(self) -> int: ...  # noqa: N802
+
+    @property
+    def MIN_VERSION(self) -> int: ...  # noqa: N802
+
+    @property
+    def MAX_VERSION(self) -> int: ...  # noqa: N802
+
+
+class Message(VersionWindow, Protocol[RequestT_contra, ResponseT_co]):
+    """What every message module of wire/ has."""
+
+    def encode_request(self, request: RequestT_contra, version: int) -> bytes: ...
+
+    def decode_response(self, body: Buffer, version: int) -> ResponseT_co: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """What went over one connection so far."""
+
+    address: str
+    in_flight: int
+    """Requests without an answer."""
+    oldest_request_age_s: float
+    """0 when nothing is in flight."""
+    requests_total: int
+    responses_total: int
+    sent_bytes_total: int
+    received_bytes_total: int
+
+
+@dataclass(slots=True)
+class _Expectation:
+    correlation_id: int
+    api_key: int
+    version: int
+    registered_at: float
+    timeout_s: float
+    on_response: OnResponse
+
+
+class Connection:
+    """Made by `open_connection`. One task at a time may `write`; any number may `exchange`."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        nursery: trio.Nursery,
+        *,
+        address: str,
+        versions: Versions,
+        config: ProducerConfig,
+    ) -> None:
+        self.versions = versions
+        self.address = address
+        self._stream = stream
+        # The nursery that `open_connection` holds open around its block: `exchange` writes in it, `_lose` cancels it.
+        self._nursery = nursery
+        self._config = config
+        self._splitter = FrameSplitter(config.response_max_bytes)
+        self._expected: deque[_Expectation] = deque()
+        self._waiters: set[_Waiter] = set()
+        self._lost: ConnectionLost | None = None
+        self._reading = trio.CancelScope()
+        self._writing = trio.StrictFIFOLock()
+        self._in_write = False
+        self._last_received_at = -inf
+        self._next_correlation_id = 0
+        self._requests_total = 0
+        self._responses_total = 0
+        self._sent_bytes_total = 0
+        self._received_bytes_total = 0
+
+    def __repr__(self) -> str:
+        state = "open" if self._lost is None else f"lost: {self._lost}"
+        return f"<Connection {self.address} {state}, {len(self._expected)} in flight>"
+
+    @property
+    def is_open(self) -> bool:
+        """False once the connection is lost. While True, `write` enters ``send_all`` without a checkpoint before it,
+        unless an `exchange` is being written at that moment."""
+        return self._lost is None
+
+    @property
+    def closed_reason(self) -> ConnectionLost | None:
+        """Why the connection ended; None while it is open."""
+        return self._lost
+
+    @property
+    def writes_entered_total(self) -> int:
+        """How often ``send_all`` was entered: a sealed batch may be un-sealed only if its write is not among them."""
+        return self._requests_total
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer."""
+        return len(self._expected)
+
+    def statistics(self) -> ConnectionStatistics:
+        age = trio.current_time() - self._expected[0].registered_at if self._expected else 0.0
+        return ConnectionStatistics(
+            address=self.address,
+            in_flight=len(self._expected),
+            oldest_request_age_s=age,
+            requests_total=self._requests_total,
+            responses_total=self._responses_total,
+            sent_bytes_total=self._sent_bytes_total,
+            received_bytes_total=self._received_bytes_total,
+        )
+
+    def version_of(self, message: VersionWindow, *, at_most: int | None = None) -> int:
+        """The highest version of ``message`` that both sides speak, no higher than ``at_most``.
+
+        Raises:
+            ProtocolError: naming both ranges, if there is none.
+        """
+        highest = message.MAX_VERSION if at_most is None else min(at_most, message.MAX_VERSION)
+        theirs = self.versions.get(message.API_KEY)
+        name = API_NAMES[message.API_KEY]
+        if theirs is None:
+            raise ProtocolError(f"{self.address} does not speak {name}")
+        version = min(highest, theirs[1])
+        if version < max(message.MIN_VERSION, theirs[0]):
+            ours = f"{message.MIN_VERSION}–{highest}"
+            raise ProtocolError(f"{self.address} speaks {name} {theirs[0]}–{theirs[1]}, we speak {ours}")
+        return version
+
+    async def write(
+        self,
+        api_key: int,
+        version: int,
+        body: bytes | Sequence[Buffer],
+        on_response: OnResponse,
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Write one request; ``on_response`` is called with the body of its answer, by the reader, in order.
+
+        Args:
+            body: may come in parts, which are copied once.
+            on_response: synchronous. A `ProtocolError` out of it ends the connection; anything else is a bug and
+                leaves `open_connection`'s block. It is not called when the connection ends first.
+            timeout_s: how long silence may last while this is the oldest request; None takes ``request_timeout_s``.
+
+        Raises:
+            ConnectionLost: the connection is or becomes lost; `writes_entered_total` tells whether bytes may have left.
+            trio.BusyResourceError: another task is in `write`.
+
+        On cancellation: the connection is lost, since part of the request may have been written.
+        """
+        if self._in_write:
+            raise trio.BusyResourceError(f"another task writes to {self.address}")
+        self._in_write = True
+        try:
+            await self._send(api_key, version, body, on_response, timeout_s)
+        finally:
+            self._in_write = False
+
+    async def exchange(
+        self,
+        message: Message[RequestT, ResponseT],
+        request: RequestT,
+        *,
+        version: int | None = None,
+        timeout_s: float | None = None,
+    ) -> ResponseT:
+        """Ask and wait for the answer; ``version`` None takes the highest common one.
+
+        Raises:
+            ConnectionLost: the connection is or becomes lost.
+            ProtocolError: no common version, or an answer that does not decode; the latter ends the connection.
+
+        On cancellation: the request goes out all the same, its answer is thrown away, the connection stays usable.
+        """
+        if version is None:
+            version = self.version_of(message)
+        body = message.encode_request(request, version)
+        self.raise_if_lost()
+        waiter = _Waiter()
+        self._waiters.add(waiter)
+        self._nursery.start_soon(
+            self._send_for, waiter, message.API_KEY, version, body, timeout_s, name=f"write to {self.address}"
+        )
+        try:
+            await waiter.done.wait()
+        finally:
+            self._waiters.discard(waiter)
+        if waiter.body is None:
+            self.raise_if_lost()
+            raise AssertionError("a waiter was woken without an answer and without a loss")
+        try:
+            return message.decode_response(waiter.body, version)
+        except ProtocolError as error:
+            self._lose(error)
+            raise
+
+    async def _send_for(
+        self, waiter: "_Waiter", api_key: int, version: int, body: bytes, timeout_s: float | None
+    ) -> None:
+        try:
+            await self._send(api_key, version, body, waiter.take, timeout_s)
+        except ConnectionLost:
+            return  # the waiter was woken by the loss, and the block is left with it
+
+    async def _send(
+        self,
+        api_key: int,
+        version: int,
+        body: bytes | Sequence[Buffer],
+        on_response: OnResponse,
+        timeout_s: float | None,
+    ) -> None:
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            self.raise_if_lost()
+            frame = self._expect(api_key, version, body, on_response, timeout_s)
+            sent = False
+            try:
+                await self._stream.send_all(frame)
+                sent = True
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._lose(self._broken(error))
+            finally:
+                if not sent:
+                    self._lose(ConnectionLost(f"a write to {self.address} was cut short"))
+            self.raise_if_lost()
+        finally:
+            self._writing.release()
+
+    def _expect(
+        self,
+        api_key: int,
+        version: int,
+        body: bytes | Sequence[Buffer],
+        on_response: OnResponse,
+        timeout_s: float | None,
+    ) -> bytes:
+        """Register the answer and encode the request: the last synchronous act before ``send_all``."""
+        correlation_id = self._next_correlation_id
+        frame = encode_request_frame(api_key, version, correlation_id, self._config.client_id, body)
+        self._next_correlation_id = (correlation_id + 1) & 0x7FFFFFFF
+        now = trio.current_time()
+        allowed_s = self._config.request_timeout_s if timeout_s is None else timeout_s
+        self._expected.append(_Expectation(correlation_id, api_key, version, now, allowed_s, on_response))
+        if now + allowed_s < self._reading.deadline:
+            self._reading.deadline = now + allowed_s
+        self._requests_total += 1
+        self._sent_bytes_total += len(frame)
+        return frame
+
+    async def read_loop(self) -> None:
+        """Take answers until the connection is lost. `open_connection` runs this, nobody else."""
+        while self._lost is None:
+            self._reading = trio.CancelScope(deadline=self._silent_until())
+            with self._reading:
+                await self._read_until_lost()
+            if self._lost is None and trio.current_time() >= self._silent_until():
+                oldest = self._expected[0]
+                name = API_NAMES[oldest.api_key]
+                self._lose(ConnectionLost(f"no answer to {name} for {oldest.timeout_s:g} s from {self.address}"))
+
+    async def _read_until_lost(self) -> None:
+        while self._lost is None:
+            try:
+                data = await self._stream.receive_some(READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._lose(self._broken(error))
+                return
+            if not data:
+                self._lose(ConnectionLost(f"{self.address} closed the connection"))
+                return
+            self._last_received_at = trio.current_time()
+            self._received_bytes_total += len(data)
+            try:
+                for frame in self._splitter.feed(data):
+                    self._take(frame)
+            except ProtocolError as error:
+                self._lose(chained(ProtocolError(f"{self.address}: {error}"), error))
+
+    def _take(self, frame: memoryview) -> None:
+        if not self._expected:
+            raise ProtocolError("an answer came to a request that was not sent")
+        expectation = self._expected.popleft()
+        correlation_id, body = decode_response_header(frame, expectation.api_key, expectation.version)
+        if correlation_id != expectation.correlation_id:
+            name = API_NAMES[expectation.api_key]
+            raise ProtocolError(f"answer {correlation_id} came where {expectation.correlation_id} ({name}) was due")
+        self._responses_total += 1
+        expectation.on_response(body)
+
+    def _silent_until(self) -> float:
+        if not self._expected:
+            return inf
+        oldest = self._expected[0]
+        return max(oldest.registered_at, self._last_received_at) + oldest.timeout_s
+
+    def _broken(self, error: Exception) -> ConnectionLost:
+        found = tls_refusal(error, self.address)
+        if found is None:
+            return chained(ConnectionLost(f"lost the connection to {self.address}: {explain_broken(error)}"), error)
+        return chained(found, error)
+
+    def _lose(self, reason: ConnectionLost) -> None:
+        if self._lost is not None:
+            return
+        self._lost = reason
+        for waiter in self._waiters:
+            waiter.done.set()
+        self._nursery.cancel_scope.cancel(reason=str(reason))
+
+    def raise_if_lost(self) -> None:
+        """Raise why the connection ended, if it did."""
+        if self._lost is not None:
+            # A new one for each caller: a shared exception would gather the tracebacks of all of them.
+            raise type(self._lost)(str(self._lost)) from self._lost.__cause__
+
+    def finish(self) -> None:
+        """Close from our side; `open_connection` calls this when its block is left."""
+        self._lose(ConnectionLost(f"the connection to {self.address} was closed by us"))
+
+
+class _Waiter:
+    """One `exchange` that waits. Its answer may come after it has gone."""
+
+    __slots__ = ("body", "done")
+
+    def __init__(self) -> None:
+        self.body: memoryview | None = None
+        self.done = trio.Event()
+
+    def take(self, body: memoryview) -> None:
+        self.body = body
+        self.done.set()
+
+
+def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise what is in ``group`` as plainly as it can be.
+
+    A nursery groups whatever leaves it. A loss beside something else is the lesser news: beside a bug it would hide it,
+    beside a cancellation it would come out of it as an error.
+    """
+    lost, rest = group.split(ConnectionLost)
+    found: BaseException = lost if rest is None and lost is not None else rest or group
+    while isinstance(found, BaseExceptionGroup) and (len(found.exceptions) == 1 or rest is None):
+        found = found.exceptions[0]
+    raise found from found.__cause__
+
+
+@asynccontextmanager
+async def open_connection(
+    host: str, port: int, *, config: ProducerConfig, connector: Connector | None = None
+) -> AsyncIterator[Connection]:
+    """Connect to a broker, shake hands and read its answers while the block lasts.
+
+    Args:
+        connector: makes the byte stream; None makes a TCP connection. TLS goes on top where configured.
+
+    Raises:
+        ConnectionLost: it could not be established, or it ended while the block was running: the block is then
+            cancelled and left with this, not grouped, its cause chained.
+
+    On cancellation: the connection is closed; what was in flight on it stays unknown.
+    """
+    established = await establish(host, port, config, connector)
+    connection: Connection | None = None
+    completed = False
+    try:
+        async with trio.open_nursery() as nursery:
+            connection = Connection(
+                established.stream, nursery, address=f"{host}:{port}", versions=established.versions, config=config
+            )
+            nursery.start_soon(connection.read_loop, name=f"read from {host}:{port}")
+            yield connection
+            completed = True
+            connection.finish()
+    except BaseExceptionGroup as group:
+        _raise_single(group)
+    finally:
+        if connection is not None:
+            connection.finish()
+        await trio.aclose_forcefully(established.stream)
+    if not completed:
+        # The reader cancelled the block, and its nursery took the cancellation in.
+        connection.raise_if_lost()

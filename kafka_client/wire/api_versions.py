@@ -1,0 +1,75 @@
+"""ApiVersions (18): which versions of which messages a broker speaks.
+
+Owns: versions 0 to 4. Refuses to know: which version to ask with first (network/handshake).
+
+Non-obvious: a broker that does not know the version it was asked with answers in version 0 with error 35 (KIP-511).
+Some answer with a body that is broken after the error code, so with an error nothing else is read.
+
+Source: ApiVersionsRequest.json, ApiVersionsResponse.json of Apache Kafka 4.1; KIP-35, KIP-511.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .frames import is_flexible
+from .primitives import Buffer, Reader, Writer
+
+__all__ = [
+    "API_KEY",
+    "MAX_VERSION",
+    "MIN_VERSION",
+    "ApiVersionsRequest",
+    "ApiVersionsResponse",
+    "decode_response",
+    "encode_request",
+]
+
+API_KEY = 18
+MIN_VERSION = 0
+MAX_VERSION = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiVersionsRequest:
+    """From version 3 on the broker is told who asks; it wants letters, digits, dots and dashes."""
+
+    client_software_name: str = "kafka_client"
+    client_software_version: str = "0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiVersionsResponse:
+    """``versions`` maps an api key to its lowest and highest version; empty beside an error."""
+
+    error_code: int
+    versions: Mapping[int, tuple[int, int]] = MappingProxyType({})
+    throttle_time_ms: int = 0
+
+
+def encode_request(request: ApiVersionsRequest, version: int) -> bytes:
+    if not is_flexible(API_KEY, version):
+        return b""
+    writer = Writer(flexible=True)
+    writer.string(request.client_software_name)
+    writer.string(request.client_software_version)
+    writer.no_tags()
+    return writer.finish()
+
+
+def decode_response(body: Buffer, version: int) -> ApiVersionsResponse:
+    """Decode an answer; raises `ProtocolError`. Beside an error code only the error code is read."""
+    reader = Reader(body, flexible=is_flexible(API_KEY, version))
+    error_code = reader.int16()
+    if error_code != 0:
+        return ApiVersionsResponse(error_code=error_code)
+    versions = dict(reader.array(_read_version))
+    throttle_time_ms = reader.int32() if version >= 1 else 0
+    reader.skip_tags()
+    return ApiVersionsResponse(error_code=0, versions=MappingProxyType(versions), throttle_time_ms=throttle_time_ms)
+
+
+def _read_version(reader: Reader) -> tuple[int, tuple[int, int]]:
+    api_key, low, high = reader.int16(), reader.int16(), reader.int16()
+    reader.skip_tags()
+    return api_key, (low, high)

@@ -69,7 +69,7 @@ class KafkaConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinesConfig:
-    """``[deadlines]``: the client's chain. The clock starts when the body is complete, less the loop lag of that moment."""
+    """``[deadlines]``: the client's chain. The clock starts when the body is complete, less the loop lag of then."""
 
     kafka_s: float = 3.0
     spool_s: float = 0.8
@@ -92,6 +92,10 @@ class LimitsConfig:
     event_bytes: int = 1_000_000
     """One event's own bytes; checked against the topic's ``max.message.bytes`` less the envelope."""
     batch_events: int = 2500
+    batch_copies_bytes: int = 16 * MIB
+    """A batch's top level stands in the record of each of its events: all these copies together."""
+    bad_events_per_s: float = 10.0
+    """Of one key, to the bad topic; what is beyond is counted only. 0 sends none."""
     in_work_bytes: int = 64 * MIB
     """Bodies admitted and not answered. One write key may hold half of it while others are being shed."""
     discard_bytes: int = 8 * MIB

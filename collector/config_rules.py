@@ -1,0 +1,148 @@
+"""What a configuration's values may be beyond their types: ranges, addresses, names, and pairs that must fit.
+
+Owns: the checks of one value and of neighbours. Refuses to know: files and environment; the chain of deadlines.
+
+Invariant: each problem names the path of the key to change, and what would be allowed.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import TypeAlias
+
+from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig
+from kafka_client.config import split_address
+from kafka_client.errors import ConfigError
+
+__all__ = ["Problem", "problems_of", "split_bind"]
+
+#: (path of the key, what would be allowed).
+Problem: TypeAlias = tuple[str, str]
+
+KEY_MAX_CHARS = 255
+"""An app's name or a key; they stand in every record."""
+
+# Zero means "not at all" for these; every other duration, size or count must be positive.
+_MAY_BE_ZERO = frozenset(
+    {
+        "kafka.linger_s",
+        "deadlines.spool_s",
+        "shutdown.delay_s",
+        "limits.discard_bytes",
+        "limits.discard_s",
+        "limits.bad_events_per_s",
+    }
+)
+# Source: Kafka's org.apache.kafka.common.internals.Topic: legal characters and maximal length.
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+_ORIGIN = re.compile(r"(\*|https?://[^/\s]+)\Z")
+
+
+def problems_of(config: Config) -> Iterator[Problem]:
+    """Everything that is wrong with ``config``, in the order of its tables."""
+    yield from _numbers(config)
+    yield from _addresses(config)
+    yield from _kafka(config.kafka)
+    yield from _limits(config.limits)
+    yield from _keys(config.keys)
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """``"host:port"`` or ``"[::1]:port"`` as (host, port); port 0 means any free one. Raises `ValueError`."""
+    host, colon, port = bind.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
+        raise ValueError(f"expected host:port with a port of 0 to 65535, got {bind!r}")
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise ValueError(f"expected host:port, an IPv6 address in brackets, got {bind!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _numbers(config: Config) -> Iterator[Problem]:
+    for section in fields(config):
+        table = getattr(config, section.name)
+        for member in fields(table):
+            value = getattr(table, member.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            path = f"{section.name}.{member.name}"
+            if path in _MAY_BE_ZERO:
+                if not value >= 0:
+                    yield path, f"expected 0 or more, got {value}"
+            elif not value > 0:
+                yield path, f"expected more than 0, got {value}"
+
+
+def _addresses(config: Config) -> Iterator[Problem]:
+    binds = {"http.bind": config.http.bind, "admin.bind": config.admin.bind, "nginx.listen": config.nginx.listen}
+    if config.metrics.bind is not None:
+        binds["metrics.bind"] = config.metrics.bind
+    for path, bind in binds.items():
+        try:
+            split_bind(bind)
+        except ValueError as error:
+            yield path, str(error)
+    for network in config.http.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            yield "http.trusted_proxies", f"expected networks such as 10.0.0.0/8 or ::1/128, got {network!r}"
+    for origin in config.http.cors_origins:
+        if not _ORIGIN.match(origin):
+            yield "http.cors_origins", f'expected "*" or origins such as https://example.com, got {origin!r}'
+
+
+def _kafka(kafka: KafkaConfig) -> Iterator[Problem]:
+    if not kafka.bootstrap_servers:
+        yield "kafka.bootstrap_servers", "is empty; expected at least one host:port"
+    for server in kafka.bootstrap_servers:
+        try:
+            split_address(server)
+        except ConfigError:
+            yield "kafka.bootstrap_servers", f"expected host:port, got {server!r}"
+    for path, topic in (("kafka.topic", kafka.topic), ("kafka.bad_topic", kafka.bad_topic)):
+        if topic is not None and (not _TOPIC.match(topic) or topic in (".", "..")):
+            yield path, f"expected 1 to 249 of letters, digits, '.', '_', '-', got {topic!r}"
+    if kafka.bad_topic == kafka.topic:
+        yield "kafka.bad_topic", "expected another topic than kafka.topic, or empty for none"
+    if not kafka.produce_timeout_s < kafka.request_timeout_s < kafka.delivery_timeout_s:
+        yield (
+            "kafka.request_timeout_s",
+            "expected produce_timeout_s < request_timeout_s < delivery_timeout_s, got "
+            f"{kafka.produce_timeout_s:g}, {kafka.request_timeout_s:g}, {kafka.delivery_timeout_s:g}",
+        )
+    if kafka.ssl_keyfile is not None and kafka.ssl_certfile is None:
+        yield "kafka.ssl_keyfile", "needs kafka.ssl_certfile beside it"
+    if kafka.security_protocol == "PLAINTEXT":
+        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"):
+            if getattr(kafka, name) is not None:
+                yield f"kafka.{name}", 'is used only with kafka.security_protocol = "SSL"'
+
+
+def _limits(limits: LimitsConfig) -> Iterator[Problem]:
+    for small, large in (
+        ("body_bytes", "in_work_bytes"),
+        ("websocket_message_bytes", "websocket_credit_bytes"),
+        ("websocket_message_bytes", "in_work_bytes"),
+        ("in_flight_partition_bytes", "in_flight_bytes"),
+        ("event_bytes", "queue_bytes"),
+    ):
+        if getattr(limits, small) > getattr(limits, large):
+            least = getattr(limits, small)
+            yield f"limits.{large}", f"expected at least limits.{small} ({least}), got {getattr(limits, large)}"
+
+
+def _keys(keys: KeysConfig) -> Iterator[Problem]:
+    owners: dict[tuple[str, str], str] = {}
+    for app, given in keys.apps.items():
+        if not 0 < len(app) <= KEY_MAX_CHARS or not app.isprintable():
+            yield f"keys.{app[:40]}", f"expected a name of 1 to {KEY_MAX_CHARS} printable characters"
+        if not given.write_keys and not given.app_ids:
+            yield f"keys.{app}", "expected at least one of write_keys, app_ids"
+        for kind in ("write_keys", "app_ids"):
+            for key in getattr(given, kind):
+                path = f"keys.{app}.{kind}"
+                if not 0 < len(key) <= KEY_MAX_CHARS or not key.isprintable():
+                    yield path, f"expected keys of 1 to {KEY_MAX_CHARS} printable characters"
+                elif owners.setdefault((kind, key), app) != app:
+                    yield path, f"a key of this list belongs to keys.{owners[kind, key]} already"

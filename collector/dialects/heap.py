@@ -1,0 +1,336 @@
+"""Heap: `/api/track` and its relatives. The tenant is ``app_id`` in the body; there is no secret.
+
+Owns: contracts.md §1, and the form of Heap's answers: 200 with ``{}``, everything else in plain text. Refuses to know:
+rate limits over time (`collector.dialects.quota`), and how long anything may take.
+
+Invariants: a typed decoder and the close look (`_closely`) accept the same events and yield the same `HeapEvent`; the
+second one is taken only where the first refused. Joining and cutting of array values is validation, not rewriting: the
+client's bytes stay as they are.
+
+What contracts.md leaves open, decided here: an optional member that is null counts as absent; a property value is a
+number or a string, or an array of them, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from collector.config import LimitsConfig
+from collector.times import to_ms
+
+from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
+from .codec import NESTING_MAX, Codec, batch_level, codec_of, deeper_than
+from .fields import BadEvent, is_number, is_text, object_or_none, read_text, read_time, shown, usable_identity
+
+__all__ = ["Heap"]
+
+# Source of all limits: developers.heap.io, server-side API.
+EVENT_MAX_CHARS = 1024
+IDENTITY_MAX_CHARS = 255
+PROPERTY_MAX_CHARS = 1024
+BATCH_MAX_EVENTS = 1000
+USER_ID_MAX = 2**53 - 1
+
+Text = Annotated[str, Meta(max_length=PROPERTY_MAX_CHARS)]
+Identity = Annotated[str, Meta(max_length=IDENTITY_MAX_CHARS)]
+Properties = dict[Text, float | Text | list[float | str]]
+
+
+class HeapEvent(Struct, gc=False):
+    """One event, user or account, of any of the calls; also the top level of a call with a single one."""
+
+    event: Annotated[str, Meta(max_length=EVENT_MAX_CHARS)] | None = None
+    identity: Identity | None = None
+    user_id: str | None = None
+    account_id: Identity | None = None
+    session_id: Text | float | None = None
+    properties: Properties | None = None
+    timestamp: datetime | None = None
+    idempotency_key: Text | None = None
+
+
+class HeapCall(HeapEvent, gc=False):
+    """A whole body. Which array is set decides what the call is."""
+
+    app_id: str | None = None
+    events: Raw | UnsetType = UNSET
+    users: Raw | UnsetType = UNSET
+    accounts: Raw | UnsetType = UNSET
+
+
+class HeapShape(Struct, gc=False):
+    """Just enough of a websocket message to tell which call it is."""
+
+    events: Raw | UnsetType = UNSET
+    users: Raw | UnsetType = UNSET
+    accounts: Raw | UnsetType = UNSET
+    event: Raw | UnsetType = UNSET
+    account_id: Raw | UnsetType = UNSET
+    user_id: Raw | UnsetType = UNSET
+
+
+TRACK = Route(method="POST", path="/api/track", kind="track")
+USERS = Route(method="POST", path="/api/add_user_properties", kind="add_user_properties")
+ACCOUNTS = Route(method="POST", path="/api/add_account_properties", kind="add_account_properties")
+IDENTIFY = Route(method="POST", path="/api/v1/identify", kind="identify")
+LEGACY_IDENTIFY = Route(method="POST", path="/api/identify", kind="legacy_identify")
+
+#: kind -> (name of the bulk array, type in the record).
+_KINDS: dict[str, tuple[str | None, str]] = {
+    "track": ("events", "track"),
+    "add_user_properties": ("users", "add_user_properties"),
+    "add_account_properties": ("accounts", "add_account_properties"),
+    "identify": (None, "identify"),
+    "legacy_identify": (None, "identify"),
+}
+
+
+class _Decoders:
+    """The typed decoders of one encoding."""
+
+    __slots__ = ("call", "event", "events", "shape")
+
+    def __init__(self, encoding: Encoding) -> None:
+        make = msgspec.json.Decoder if encoding == "json" else msgspec.msgpack.Decoder
+        self.call: Callable[[bytes], HeapCall] = make(HeapCall).decode
+        self.event: Callable[[bytes], HeapEvent] = make(HeapEvent).decode
+        self.events: Callable[[bytes], list[HeapEvent]] = make(list[HeapEvent]).decode
+        self.shape: Callable[[bytes], HeapShape] = make(HeapShape).decode
+
+
+_DECODERS = {"json": _Decoders("json"), "msgpack": _Decoders("msgpack")}
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Heap:
+    """The dialect; see `Dialect`."""
+
+    name = "heap"
+    routes: Sequence[Route] = (TRACK, USERS, ACCOUNTS, IDENTIFY, LEGACY_IDENTIFY)
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self._event_bytes = limits.event_bytes
+        self._batch_events = min(limits.batch_events, BATCH_MAX_EVENTS)
+        self._batch_copies_bytes = limits.batch_copies_bytes
+
+    def parse(self, route: Route, request: DialectRequest, keys: Keyring) -> Parsed:
+        codec = codec_of(request.encoding)
+        body = codec.checked(request.body)
+        array = _KINDS[route.kind][0]
+        try:
+            call = _DECODERS[request.encoding].call(body)
+        except _REFUSED:
+            # Broken, or only one member is not as it should be: the slices tell.
+            members = codec.members(body)
+            app = _app(request, keys, codec, members.get("app_id"))
+            if array is None or members.get(array) is None:
+                return self._single(route, request, codec, body, app, None)
+            return self._bulk(route, request, codec, members, app)
+        app = _app_of(request, keys, call.app_id)
+        if array is None or getattr(call, array) is UNSET:
+            return self._single(route, request, codec, body, app, call)
+        return self._bulk(route, request, codec, codec.members(body), app)
+
+    def _single(
+        self, route: Route, request: DialectRequest, codec: Codec, body: bytes, app: str, event: HeapEvent | None
+    ) -> Parsed:
+        kind = _KINDS[route.kind][1]
+        try:
+            made = self._event(route.kind, kind, 0, body, event, codec, request.received_at_ms)
+        except BadEvent as bad:
+            rejection = Rejection(position=0, code=bad.code, message=bad.message, original=body)
+            return Parsed(
+                api=self.name, app=app, events=(), rejections=(rejection,), encoding=codec.encoding, single=True
+            )
+        return Parsed(api=self.name, app=app, events=(made,), encoding=codec.encoding, single=True)
+
+    def _bulk(self, route: Route, request: DialectRequest, codec: Codec, members: dict[str, bytes], app: str) -> Parsed:
+        array, kind = _KINDS[route.kind]
+        assert array is not None
+        raw = members.pop(array)
+        members.pop("app_id", None)
+        slices = codec.items(raw)
+        if slices is None:
+            raise ClientFault("invalid_field", f"{array} is not an array")
+        if len(slices) > self._batch_events:
+            raise ClientFault(
+                "too_many", f"{array} has {len(slices)} entries; at most {self._batch_events} are allowed"
+            )
+        batch = batch_level(codec, members, len(slices), self._batch_copies_bytes)
+        try:
+            decoded: Sequence[HeapEvent | None] = _DECODERS[codec.encoding].events(raw)
+        except _REFUSED:
+            decoded = [self._decoded(codec.encoding, piece) for piece in slices]
+        events: list[Event] = []
+        rejections: list[Rejection] = []
+        call, received_at_ms, make = route.kind, request.received_at_ms, self._event
+        for position, piece in enumerate(slices):
+            try:
+                events.append(make(call, kind, position, piece, decoded[position], codec, received_at_ms))
+            except BadEvent as bad:
+                rejections.append(Rejection(position=position, code=bad.code, message=bad.message, original=piece))
+        return Parsed(
+            api=self.name, app=app, events=events, rejections=rejections, batch=batch, encoding=codec.encoding
+        )
+
+    @staticmethod
+    def _decoded(encoding: Encoding, piece: bytes) -> HeapEvent | None:
+        try:
+            return _DECODERS[encoding].event(piece)
+        except _REFUSED:
+            return None
+
+    def _event(
+        self,
+        call: str,
+        kind: str,
+        position: int,
+        body: bytes,
+        event: HeapEvent | None,
+        codec: Codec,
+        received_at_ms: int,
+    ) -> Event:
+        """One event from its bytes; ``event`` is None where the typed decoder refused. Raises `BadEvent`."""
+        if len(body) > self._event_bytes:
+            raise BadEvent("too_large", f"the event has {len(body)} bytes; at most {self._event_bytes} are allowed")
+        if event is None:
+            event = _closely(codec, body)
+        identity = event.identity
+        if call == "track":
+            if not event.event:
+                raise BadEvent("missing_field", "event is missing")
+            if (identity is None) is (event.user_id is None):
+                raise BadEvent("missing_field", "exactly one of identity and user_id is needed")
+            if identity is None:
+                _check_user_id(event.user_id)
+                identity = event.user_id
+            elif not identity:
+                raise BadEvent("missing_field", "identity is empty")
+        else:
+            identity = _check_other(call, event)
+        if codec.encoding == "json" and deeper_than(body, NESTING_MAX):
+            raise BadEvent("too_deep", f"nested deeper than {NESTING_MAX} levels")
+        return Event(
+            position=position,
+            type=kind,
+            id=event.idempotency_key or None,
+            identity=usable_identity(identity),
+            timestamp_ms=received_at_ms if event.timestamp is None else to_ms(event.timestamp),
+            body=body,
+        )
+
+    def message_route(self, body: bytes, encoding: Encoding) -> Route:
+        codec = codec_of(encoding)
+        body = codec.checked(body)
+        try:
+            shape = _DECODERS[encoding].shape(body)
+        except _REFUSED:
+            members = codec.members(body)
+            shape = HeapShape(**{name: Raw(members[name]) for name in HeapShape.__struct_fields__ if name in members})
+        if shape.events is not UNSET or shape.event is not UNSET:
+            return TRACK
+        if shape.users is not UNSET:
+            return USERS
+        if shape.accounts is not UNSET or shape.account_id is not UNSET:
+            return ACCOUNTS
+        return IDENTIFY if shape.user_id is not UNSET else USERS
+
+    def accepted(self, route: Route) -> Answer:
+        return _ACCEPTED
+
+    def refused(self, route: Route | None, fault: ClientFault) -> Answer:
+        return Answer(status=400, body=f"{fault.code}: {fault.message}\n".encode(errors="replace"))
+
+    def unavailable(self, route: Route | None, message: str) -> Answer:
+        return Answer(status=503, body=f"{message}\n".encode(errors="replace"))
+
+
+_ACCEPTED = Answer(status=200, body=b"{}", content_type="application/json")
+
+
+def _app(request: DialectRequest, keys: Keyring, codec: Codec, raw: bytes | None) -> str:
+    value = None if raw is None else codec.value(raw)
+    if value is not None and not is_text(value):
+        raise ClientFault("invalid_field", f"app_id is {shown(value)}; expected a string")
+    return _app_of(request, keys, value)  # type: ignore[arg-type]  # is_text() said so
+
+
+def _app_of(request: DialectRequest, keys: Keyring, app_id: str | None) -> str:
+    app_id = request.credential or app_id
+    if not app_id:
+        raise ClientFault("missing_field", "app_id is missing")
+    app = keys.app_of_app_id(app_id)
+    if app is None:
+        raise ClientFault("invalid_key", "app_id is not known here")
+    return app
+
+
+def _check_user_id(user_id: str | None) -> None:
+    # ASCII digits only: str.isdecimal() is true for those of every script.
+    if not user_id or not (user_id.isascii() and user_id.isdecimal()):
+        raise BadEvent("invalid_field", "user_id is not a decimal number written as a string")
+    if len(user_id) > 16 and (len(user_id) > EVENT_MAX_CHARS or int(user_id) > USER_ID_MAX):
+        raise BadEvent("invalid_field", f"user_id is above {USER_ID_MAX}")
+
+
+def _check_other(call: str, event: HeapEvent) -> str:
+    """What the calls beside track need; returns what the record's key is made of."""
+    if call == "add_account_properties":
+        if not event.account_id:
+            raise BadEvent("missing_field", "account_id is missing")
+        return event.account_id
+    if not event.identity:
+        raise BadEvent("missing_field", "identity is missing")
+    if call == "identify":
+        if event.user_id is None:
+            raise BadEvent("missing_field", "user_id is missing")
+        _check_user_id(event.user_id)
+    elif call == "add_user_properties" and event.properties is not None:
+        for name in event.properties:
+            if name.lower() == "id" or name == "user_id":
+                raise BadEvent("invalid_field", f"a property of a user may not be called {name}")
+    return event.identity
+
+
+def _closely(codec: Codec, body: bytes) -> HeapEvent:
+    """Take one event apart by hand: for what the typed decoder refused, rightly or not. Raises `BadEvent`."""
+    try:
+        value = codec.value(body)
+    except ClientFault as fault:
+        raise BadEvent(fault.code, fault.message) from None
+    if not isinstance(value, dict):
+        raise BadEvent("invalid_body", f"the event is {shown(value)}; expected an object")
+    session_id = value.get("session_id")
+    if session_id is not None and not is_number(session_id):
+        read_text(value, "session_id", max_chars=PROPERTY_MAX_CHARS, exact=False)
+    properties = object_or_none(value, "properties")
+    for name, given in (properties or {}).items():
+        _check_property(name, given)
+    return HeapEvent(
+        event=read_text(value, "event", max_chars=EVENT_MAX_CHARS, exact=False),
+        identity=read_text(value, "identity", max_chars=IDENTITY_MAX_CHARS),
+        user_id=read_text(value, "user_id", max_chars=EVENT_MAX_CHARS),
+        account_id=read_text(value, "account_id", max_chars=IDENTITY_MAX_CHARS),
+        properties=None if properties is None else dict.fromkeys(properties, 0.0),
+        timestamp=read_time(value, "timestamp"),
+        idempotency_key=read_text(value, "idempotency_key", max_chars=PROPERTY_MAX_CHARS),
+    )
+
+
+def _check_property(name: object, value: object) -> None:
+    if not isinstance(name, str):
+        raise BadEvent("invalid_field", f"a property's name is {shown(name)}; expected a string")
+    if len(name) > PROPERTY_MAX_CHARS:
+        raise BadEvent("too_long", f"a property's name has {len(name)} characters; at most 1024 are allowed")
+    if isinstance(value, list):
+        # Joined with "||" and cut at 1024: an array is never too long.
+        if not all(is_number(item) or is_text(item) for item in value):
+            raise BadEvent("invalid_field", "a property's array holds something beside numbers and strings")
+    elif is_text(value):
+        if len(str(value)) > PROPERTY_MAX_CHARS:
+            raise BadEvent("too_long", f"a property has {len(str(value))} characters; at most 1024 are allowed")
+    elif not is_number(value):
+        raise BadEvent("invalid_field", f"a property is {shown(value)}; expected a number or a string")

@@ -1,0 +1,52 @@
+"""Milliseconds since 1970 and their written forms: RFC 3339 out, ISO 8601 in.
+
+Owns: both directions. Refuses to know: clocks.
+
+Invariant: `rfc3339` never raises; what the calendar of four-digit years cannot hold is None.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+__all__ = ["parse_iso8601", "rfc3339", "to_ms"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+ISO8601_MAX_CHARS = 64
+
+# `datetime.fromisoformat` takes any character between date and time; ISO 8601 knows "T", and people write a space.
+_ISO8601 = re.compile(r"[0-9]{4}[0-9W-]*(?:[Tt ][0-9:.,]+ ?(?:[Zz]|[+-][0-9:]+)?)?\Z")
+
+
+def to_ms(moment: datetime) -> int:
+    """Milliseconds since 1970, rounded down; a moment without a zone is UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - EPOCH) // MILLISECOND
+
+
+def parse_iso8601(text: str) -> datetime | None:
+    """Read a date, or a date and a time, in any of ISO 8601's usual spellings; None where it is none."""
+    if len(text) > ISO8601_MAX_CHARS or not _ISO8601.match(text):
+        return None
+    try:
+        return datetime.fromisoformat(text.upper().replace(" Z", "Z"))
+    except ValueError:
+        return None
+
+
+def rfc3339(time_ms: int) -> str | None:
+    """Write milliseconds since 1970 as ``2026-11-20T08:15:30.123Z``; None outside of the years 1 to 9999."""
+    second, ms = divmod(time_ms, 1000)
+    written = _second(second)
+    return None if written is None else f"{written}.{ms:03d}Z"
+
+
+# The events of one request lie within few seconds: 0.1 µs remembered, 1.5 µs anew. 4096 entries hold about 500 kB.
+@lru_cache(maxsize=4096)
+def _second(second: int) -> str | None:
+    try:
+        return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    except OverflowError:
+        return None

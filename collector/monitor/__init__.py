@@ -4,6 +4,7 @@ Owns: reading and showing. Refuses to know: how to change anything. Everything i
 the other rooms and from its own probes.
 """
 
-from .monitor import Monitor, Readiness, Stage, open_monitor
+from .monitor import Monitor, Readiness, Stage
+from .opening import open_monitor
 
 __all__ = ["Monitor", "Readiness", "Stage", "open_monitor"]

@@ -1,8 +1,8 @@
 """The two instruments of the hot path: a histogram and a counter with labels, as plain Python numbers.
 
-prometheus_client's own take a lock and build label children: 1.5–3 µs an observation, which at six observations a
-request would be a tenth of what a request may cost. These are read by the exposition on the loop's own thread, so they
-need no lock: 0.2 µs.
+prometheus_client's own take a lock and find their label children: 1.6 us an observation, 0.7 us on a child kept at
+hand. These take 0.2 us (CPython 3.11, both measured in one run); the exposition reads them on the loop's own thread, so
+they need no lock.
 
 Own: counts. Refuse to know: Prometheus, time.
 """

@@ -32,6 +32,7 @@ class LoopLag:
         self.interval_s = interval_s
         self.histogram = Histogram()
         self.highest_s = 0.0
+        self._taken_s = 0.0
         self._held_s = 0.0
         self._held_until = -1.0
         self._due: float | None = None
@@ -54,6 +55,11 @@ class LoopLag:
         oldest = int(trio.current_time() / RECENT_S * _SLOTS) - _SLOTS
         return max((lag for slot, lag in self._slots if slot > oldest), default=0.0)
 
+    def take_highest_s(self) -> float:
+        """The highest lag since the last call: what a curve of one point a second must not miss."""
+        taken, self._taken_s = max(self._taken_s, self.lag_s), 0.0
+        return taken
+
     async def run(self) -> NoReturn:
         """Probe for ever.
 
@@ -70,6 +76,7 @@ class LoopLag:
     def _measured(self, now: float, lag: float) -> None:
         self.histogram.observe(lag)
         self.highest_s = max(self.highest_s, lag)
+        self._taken_s = max(self._taken_s, lag)
         if lag >= self._held_s or now >= self._held_until:
             self._held_s, self._held_until = lag, now + HOLD_S
         slot = int(now / RECENT_S * _SLOTS)

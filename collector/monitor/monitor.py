@@ -1,30 +1,25 @@
-"""The monitor: what everyone reports to, and the nursery [M] in which measuring and showing live.
+"""The monitor: what everyone reports to.
 
-Owns: the counters of the hot path, the lag probe, the GC share, the samples behind the dashboard, the admin listeners.
+Owns: the counters of the hot path, the lag probe, the GC share, the samples behind the dashboard.
 Refuses to know: the other rooms' insides; it reads their ``statistics()`` (frozen dataclasses) and nothing else.
 
 Invariant: nothing here can end or hold up the rest. Reporting is synchronous, a fraction of a microsecond, and cannot
-raise; a task of ours that fails is logged at the rim and started again; a ``statistics()`` that raises costs its own
-metrics and is counted. Only a listener that cannot be bound is raised, at the start, where an operator reads it.
+raise; a ``statistics()`` that raises costs its own metrics and is counted.
 """
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
-import trio
-
 from collector.config import Config
-from collector.log import get_logger
 
 from .gc_share import GcShare
 from .instruments import Counter, Histogram
 from .lag import LoopLag
 
-__all__ = ["Monitor", "Readiness", "Sample", "Stage", "open_monitor"]
+__all__ = ["Monitor", "Readiness", "Sample", "Stage"]
 
 Stage: TypeAlias = Literal["body", "parse", "enqueue", "acknowledge", "answer"]
 
@@ -32,10 +27,6 @@ STAGES: tuple[Stage, ...] = ("body", "parse", "enqueue", "acknowledge", "answer"
 SAMPLE_S = 1.0
 SAMPLES = 180
 """Three minutes of history, so that who opens the dashboard at 3 a.m. sees what led there."""
-RESTART_S = 1.0
-"""Pause before a failed task of ours starts again."""
-
-log = get_logger("monitor")
 
 
 class Readiness(NamedTuple):
@@ -155,50 +146,3 @@ class Monitor:
 
     def __repr__(self) -> str:
         return f"<Monitor {self.readiness.word}, {len(self.sources)} sources, {len(self.samples)} samples>"
-
-
-@asynccontextmanager
-async def open_monitor(config: Config | None = None, *, listen: bool = True) -> AsyncIterator[Monitor]:
-    """The nursery [M]: lag probe, sampler and the admin listeners, until the block ends.
-
-    Args:
-        config: ``[admin]`` and ``[metrics]`` say where to listen; port 0 is any, and ``monitor.admin_address`` tells.
-        listen: False measures without listening (tests on virtual time).
-
-    Raises:
-        OSError: a listener cannot be bound; the message names the key and the address.
-
-    On cancellation: our tasks are cancelled; the block's own exception passes unchanged.
-    """
-    monitor = Monitor(config)
-    with monitor.gc.measuring(), _block_exception_unwrapped():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_kept_alive, monitor, "lag probe", monitor.lag.run, name="monitor: lag probe")
-            try:
-                yield monitor
-            finally:
-                nursery.cancel_scope.cancel(reason="the monitor closes")
-
-
-@contextmanager
-def _block_exception_unwrapped() -> Iterator[None]:
-    """Take the nursery's group off the block's own exception: our tasks cannot raise, so there is only ever that one."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) != 1:
-            raise
-        error = group.exceptions[0]
-        raise error from error.__cause__
-
-
-async def _kept_alive(monitor: Monitor, name: str, run: Callable[[], Awaitable[object]]) -> None:
-    """One task of the monitor's: started again after a failure, which is logged here."""
-    while True:
-        try:
-            await run()
-            return
-        except Exception:  # the monitor's rim: watching must never end what is watched
-            monitor.error(name)
-            log.exception("a monitor task failed and is started again", task=name, after_s=RESTART_S)
-            await trio.sleep(RESTART_S)

@@ -1,12 +1,11 @@
 """One connection to one broker: requests out, answers back in the same order.
 
-Owns: the stream, the one task that reads it, the FIFO of answers expected, and when silence means that the broker is
-gone. Refuses to know: batches, retries, and which requests exist.
+Owns: the stream, the one task that reads it, and what ends them. Refuses to know: batches, retries, and which requests
+exist.
 
 Invariants:
 
-- An expectation is registered before the first byte of its request is written, and removed only by its answer. Answers
-  come in the order of requests (Kafka promises it), so a correlation id that does not match ends the connection.
+- A request has its place in the FIFO before its first byte is written.
 - A waiter that is cancelled leaves its expectation where it is; the answer is taken and thrown away. Nothing that a
   caller does shifts the answers of others.
 - Once lost, always lost: the first reason is kept, every later call raises it, and `open_connection`'s block
@@ -24,27 +23,25 @@ Non-obvious:
   come), never late; when it fires, the reader looks at the oldest request and goes on if that has time left.
 """
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
 from typing import NoReturn, Protocol, TypeVar
 
 import trio
 
 from kafka_client.config import Connector, ProducerConfig
 from kafka_client.errors import ConnectionLost, ProtocolError
-from kafka_client.wire.frames import API_NAMES, FrameSplitter, decode_response_header, encode_request_frame
+from kafka_client.wire.frames import API_NAMES, FrameSplitter
 from kafka_client.wire.primitives import Buffer
 
 from .establish import READ_BYTES, chained, establish, explain_broken
+from .expected import ExpectedAnswers, OnResponse, Request
 from .handshake import Versions
 from .tls import tls_refusal
 
 __all__ = ["Connection", "ConnectionStatistics", "Message", "OnResponse", "VersionWindow", "open_connection"]
 
-OnResponse = Callable[[memoryview], None]
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
@@ -87,16 +84,6 @@ class ConnectionStatistics:
     received_bytes_total: int
 
 
-@dataclass(slots=True)
-class _Expectation:
-    correlation_id: int
-    api_key: int
-    version: int
-    registered_at: float
-    timeout_s: float
-    on_response: OnResponse
-
-
 class Connection:
     """Made by `open_connection`. One task at a time may `write`; any number may `exchange`."""
 
@@ -116,14 +103,12 @@ class Connection:
         self._nursery = nursery
         self._config = config
         self._splitter = FrameSplitter(config.response_max_bytes)
-        self._expected: deque[_Expectation] = deque()
+        self._expected = ExpectedAnswers(config.client_id)
         self._waiters: set[_Waiter] = set()
         self._lost: ConnectionLost | None = None
         self._reading = trio.CancelScope()
         self._writing = trio.StrictFIFOLock()
         self._in_write = False
-        self._last_received_at = -inf
-        self._next_correlation_id = 0
         self._requests_total = 0
         self._responses_total = 0
         self._sent_bytes_total = 0
@@ -155,11 +140,10 @@ class Connection:
         return len(self._expected)
 
     def statistics(self) -> ConnectionStatistics:
-        age = trio.current_time() - self._expected[0].registered_at if self._expected else 0.0
         return ConnectionStatistics(
             address=self.address,
             in_flight=len(self._expected),
-            oldest_request_age_s=age,
+            oldest_request_age_s=self._expected.oldest_age_s(trio.current_time()),
             requests_total=self._requests_total,
             responses_total=self._responses_total,
             sent_bytes_total=self._sent_bytes_total,
@@ -210,7 +194,7 @@ class Connection:
             raise trio.BusyResourceError(f"another task writes to {self.address}")
         self._in_write = True
         try:
-            await self._send(api_key, version, body, on_response, timeout_s)
+            await self._send(Request(api_key, version, body, on_response, self._allowed_s(timeout_s)))
         finally:
             self._in_write = False
 
@@ -236,9 +220,8 @@ class Connection:
         self.raise_if_lost()
         waiter = _Waiter()
         self._waiters.add(waiter)
-        self._nursery.start_soon(
-            self._send_for, waiter, message.API_KEY, version, body, timeout_s, name=f"write to {self.address}"
-        )
+        asked = Request(message.API_KEY, version, body, waiter.take, self._allowed_s(timeout_s))
+        self._nursery.start_soon(self._send_for_waiter, asked, name=f"write to {self.address}")
         try:
             await waiter.done.wait()
         finally:
@@ -252,29 +235,29 @@ class Connection:
             self._lose(error)
             raise
 
-    async def _send_for(
-        self, waiter: "_Waiter", api_key: int, version: int, body: bytes, timeout_s: float | None
-    ) -> None:
-        try:
-            await self._send(api_key, version, body, waiter.take, timeout_s)
-        except ConnectionLost:
-            return  # the waiter was woken by the loss, and the block is left with it
+    def _allowed_s(self, timeout_s: float | None) -> float:
+        return self._config.request_timeout_s if timeout_s is None else timeout_s
 
-    async def _send(
-        self,
-        api_key: int,
-        version: int,
-        body: bytes | Sequence[Buffer],
-        on_response: OnResponse,
-        timeout_s: float | None,
-    ) -> None:
+    async def _send_for_waiter(self, request: Request) -> None:
+        try:
+            await self._send(request)
+        except ConnectionLost:
+            return  # the loss has woken the waiter, and the block is left with it
+
+    async def _send(self, request: Request) -> None:
         try:
             self._writing.acquire_nowait()
         except trio.WouldBlock:
             await self._writing.acquire()
         try:
             self.raise_if_lost()
-            frame = self._expect(api_key, version, body, on_response, timeout_s)
+            # The last synchronous act before send_all: from here on the request may be on its way.
+            frame = self._expected.register(request, trio.current_time())
+            silent_until = self._expected.silent_until()
+            if silent_until < self._reading.deadline:
+                self._reading.deadline = silent_until
+            self._requests_total += 1
+            self._sent_bytes_total += len(frame)
             sent = False
             try:
                 await self._stream.send_all(frame)
@@ -288,35 +271,15 @@ class Connection:
         finally:
             self._writing.release()
 
-    def _expect(
-        self,
-        api_key: int,
-        version: int,
-        body: bytes | Sequence[Buffer],
-        on_response: OnResponse,
-        timeout_s: float | None,
-    ) -> bytes:
-        """Register the answer and encode the request: the last synchronous act before ``send_all``."""
-        correlation_id = self._next_correlation_id
-        frame = encode_request_frame(api_key, version, correlation_id, self._config.client_id, body)
-        self._next_correlation_id = (correlation_id + 1) & 0x7FFFFFFF
-        now = trio.current_time()
-        allowed_s = self._config.request_timeout_s if timeout_s is None else timeout_s
-        self._expected.append(_Expectation(correlation_id, api_key, version, now, allowed_s, on_response))
-        if now + allowed_s < self._reading.deadline:
-            self._reading.deadline = now + allowed_s
-        self._requests_total += 1
-        self._sent_bytes_total += len(frame)
-        return frame
-
     async def read_loop(self) -> None:
         """Take answers until the connection is lost. `open_connection` runs this, nobody else."""
+        expected = self._expected
         while self._lost is None:
-            self._reading = trio.CancelScope(deadline=self._silent_until())
+            self._reading = trio.CancelScope(deadline=expected.silent_until())
             with self._reading:
                 await self._read_until_lost()
-            if self._lost is None and trio.current_time() >= self._silent_until():
-                oldest = self._expected[0]
+            oldest = expected.oldest
+            if oldest is not None and trio.current_time() >= expected.silent_until():
                 name = API_NAMES[oldest.api_key]
                 self._lose(ConnectionLost(f"no answer to {name} for {oldest.timeout_s:g} s from {self.address}"))
 
@@ -330,30 +293,14 @@ class Connection:
             if not data:
                 self._lose(ConnectionLost(f"{self.address} closed the connection"))
                 return
-            self._last_received_at = trio.current_time()
             self._received_bytes_total += len(data)
+            self._expected.heard(trio.current_time())
             try:
                 for frame in self._splitter.feed(data):
-                    self._take(frame)
+                    self._expected.take(frame)
+                    self._responses_total += 1
             except ProtocolError as error:
                 self._lose(chained(ProtocolError(f"{self.address}: {error}"), error))
-
-    def _take(self, frame: memoryview) -> None:
-        if not self._expected:
-            raise ProtocolError("an answer came to a request that was not sent")
-        expectation = self._expected.popleft()
-        correlation_id, body = decode_response_header(frame, expectation.api_key, expectation.version)
-        if correlation_id != expectation.correlation_id:
-            name = API_NAMES[expectation.api_key]
-            raise ProtocolError(f"answer {correlation_id} came where {expectation.correlation_id} ({name}) was due")
-        self._responses_total += 1
-        expectation.on_response(body)
-
-    def _silent_until(self) -> float:
-        if not self._expected:
-            return inf
-        oldest = self._expected[0]
-        return max(oldest.registered_at, self._last_received_at) + oldest.timeout_s
 
     def _broken(self, error: Exception) -> ConnectionLost:
         found = tls_refusal(error, self.address)

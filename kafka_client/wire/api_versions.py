@@ -32,9 +32,9 @@ MAX_VERSION = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiVersionsRequest:
-    """From version 3 on the broker is told who asks; it wants letters, digits, dots and dashes."""
+    """From version 3 on the broker is told who asks; letters, digits, dots and dashes, or it says 42."""
 
-    client_software_name: str = "kafka_client"
+    client_software_name: str = "kafka-client"
     client_software_version: str = "0"
 
 
@@ -43,7 +43,7 @@ class ApiVersionsResponse:
     """``versions`` maps an api key to its lowest and highest version; empty beside an error."""
 
     error_code: int
-    versions: Mapping[int, tuple[int, int]] = MappingProxyType({})
+    versions: Mapping[int, tuple[int, int]]
     throttle_time_ms: int = 0
 
 
@@ -62,7 +62,7 @@ def decode_response(body: Buffer, version: int) -> ApiVersionsResponse:
     reader = Reader(body, flexible=is_flexible(API_KEY, version))
     error_code = reader.int16()
     if error_code != 0:
-        return ApiVersionsResponse(error_code=error_code)
+        return ApiVersionsResponse(error_code=error_code, versions=MappingProxyType({}))
     versions = dict(reader.array(_read_version))
     throttle_time_ms = reader.int32() if version >= 1 else 0
     reader.skip_tags()

@@ -36,10 +36,10 @@ _LAUNCHER = """
 import os, sys
 if sys.platform == "linux":
     import ctypes
-    ctypes.CDLL(None).prctl(1, 9)
+    ctypes.CDLL(None).prctl(1, int(sys.argv[2]))
     if os.getppid() != int(sys.argv[1]):
         sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -166,6 +166,7 @@ async def open_child(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
+    death_signal: signal.Signals = signal.SIGKILL,
     grace_s: float = 5.0,
     keep_stdin: bool = False,
 ) -> AsyncIterator[Child]:
@@ -180,6 +181,7 @@ async def open_child(
         cwd: Its working directory; ours when None.
         keep_stdin: Give it a pipe (``child.process.stdin``) instead of the null device.
         stop_signal: What asks it to end when the block is left.
+        death_signal: What it gets when we die without a word; a program with children of its own wants SIGTERM.
         grace_s: Seconds between that and SIGKILL.
 
     Resource handling: leaving the block, by whatever way, ends the process and waits for it.
@@ -189,7 +191,7 @@ async def open_child(
     Raises:
         ChildFailed: The program cannot be started at all.
     """
-    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *argv]
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(death_signal)), *argv]
     try:
         process = subprocess.Popen(  # noqa: ASYNC220  # the death signal belongs to this thread, see above; ~2 ms
             launcher,

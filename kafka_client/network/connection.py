@@ -26,7 +26,7 @@ Non-obvious:
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -38,6 +38,7 @@ from kafka_client.wire.primitives import Buffer
 from .establish import READ_BYTES, chained, establish, explain_broken
 from .expected import ExpectedAnswers, OnResponse, Request
 from .handshake import Versions
+from .plainly import raise_plainly
 from .tls import tls_refusal
 
 __all__ = ["Connection", "ConnectionStatistics", "Message", "OnResponse", "VersionWindow", "open_connection"]
@@ -341,19 +342,6 @@ class _Waiter:
         self.done.set()
 
 
-def _raise_single(group: BaseExceptionGroup[BaseException]) -> NoReturn:
-    """Raise what is in ``group`` as plainly as it can be.
-
-    A nursery groups whatever leaves it. A loss beside something else is the lesser news: beside a bug it would hide it,
-    beside a cancellation it would come out of it as an error.
-    """
-    lost, rest = group.split(ConnectionLost)
-    found: BaseException = lost if rest is None and lost is not None else rest or group
-    while isinstance(found, BaseExceptionGroup) and (len(found.exceptions) == 1 or rest is None):
-        found = found.exceptions[0]
-    raise found from found.__cause__
-
-
 @asynccontextmanager
 async def open_connection(
     host: str, port: int, *, config: ProducerConfig, connector: Connector | None = None
@@ -382,7 +370,7 @@ async def open_connection(
             completed = True
             connection.finish()
     except BaseExceptionGroup as group:
-        _raise_single(group)
+        raise_plainly(group)
     finally:
         if connection is not None:
             connection.finish()

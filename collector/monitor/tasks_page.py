@@ -24,7 +24,7 @@ MANY_RUNNABLE = 100
 LATE_S = 0.25
 """A deadline this far past while its task still waits: the loop could not deliver it."""
 
-_DIGITS = re.compile(r"\d+(\.\d+)?")
+_DIGITS = re.compile(r"\d+([.,:/]\d+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ def _waits(every: Sequence[TaskNode]) -> list[str]:
     counts: Counter[tuple[str, str]] = Counter()
     for node in every:
         if node.wait.kind not in ("children", "running", "trio"):
-            counts[(_DIGITS.sub("#", node.wait.text), node.place or node.name)] += 1
+            counts[(_DIGITS.sub("#", node.wait.text), node.place or _DIGITS.sub("#", node.name))] += 1
     lines = [f"  {number:>7,}  {text:<44} {place}" for (text, place), number in counts.most_common(LISTED)]
     if len(counts) > LISTED:
         lines.append(f"           … and {len(counts) - LISTED:,} other kinds")

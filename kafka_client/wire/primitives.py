@@ -10,7 +10,7 @@ broker that adds one tag must not break a response (KIP-951 did add some).
 Source: https://kafka.apache.org/protocol.html#protocol_types, KIP-482.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from struct import error as struct_error
 from typing import TypeAlias, TypeVar
@@ -115,6 +115,15 @@ class Reader:
         self._position += layout.size
         return values
 
+    def unpack_many(self, layout: Struct, at_most: int) -> Iterator[tuple[int, ...]]:
+        """Look ahead at repetitions of ``layout``, as many as are there and ``at_most``; `skip` reads them."""
+        times = min(at_most, self.remaining // layout.size)
+        return layout.iter_unpack(self._data[self._position : self._position + times * layout.size])
+
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes that `unpack_many` has shown to be there."""
+        self._position += count
+
     def int8(self) -> int:
         return self._number(_INT8)
 
@@ -175,13 +184,16 @@ class Reader:
 
     def nullable_array(self, read_item: Callable[["Reader"], T]) -> tuple[T, ...] | None:
         """An array whose items ``read_item`` reads; None for a null array."""
+        count = self.array_count()
+        return None if count < 0 else tuple([read_item(self) for _ in range(count)])
+
+    def array_count(self) -> int:
+        """How many items follow; -1 for a null array."""
         count = self.uvarint() - 1 if self.flexible else self.int32()
-        if count < 0:
-            return None
         # Every item of every message has at least one byte: a larger count is a lie, and would be an allocation.
         if count > self._end - self._position:
             raise ProtocolError(f"an array of {count} items is claimed where {self.remaining} bytes are left")
-        return tuple([read_item(self) for _ in range(count)])
+        return count
 
     def array(self, read_item: Callable[["Reader"], T]) -> tuple[T, ...]:
         """An array; a null one is read as an empty one, as some brokers send it where the schema forbids it."""

@@ -1,0 +1,89 @@
+"""Which phase of its life the process is in, and whether it wants new work.
+
+Owns: the phase, the readiness word, the hysteresis of the loop lag. Refuses to know: signals (`collector.run` turns
+them into calls here), Kafka (liveness never depends on it, design rule 8), sockets.
+
+    starting ─▶ serving ─▶ leaving ─▶ draining ─▶ closed
+                            │          └ the listener closes, websockets are told to go, what is in work ends
+                            └ still accepting, not ready, every answer says ``Connection: close``
+
+Invariant: phases only move to the right.
+"""
+
+import enum
+from collections.abc import Callable
+
+import trio
+
+__all__ = ["Lifecycle", "Phase"]
+
+
+class Phase(enum.IntEnum):
+    """In order of time; comparable."""
+
+    STARTING = 0
+    SERVING = 1
+    LEAVING = 2
+    DRAINING = 3
+    CLOSED = 4
+
+
+class Lifecycle:
+    """The phase of one process.
+
+    Args:
+        max_lag_s: loop lag above which the process is not ready; it is again below half of it.
+        lag: the loop lag now, seconds.
+    """
+
+    def __init__(self, *, max_lag_s: float, lag: Callable[[], float]) -> None:
+        self._max_lag_s = max_lag_s
+        self._lag = lag
+        self._lagging = False
+        self._phase = Phase.STARTING
+        self._reached: dict[Phase, trio.Event] = {phase: trio.Event() for phase in Phase}
+        self._reached[Phase.STARTING].set()
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle {self._phase.name.lower()}, {self.status()}>"
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def lag_s(self) -> float:
+        return self._lag()
+
+    @property
+    def keep_alive(self) -> bool:
+        """False once leaving: every answer says ``Connection: close``, so that proxies empty their pools."""
+        return self._phase < Phase.LEAVING
+
+    def advance(self, phase: Phase) -> None:
+        """Move on to ``phase``, passing the ones between; a phase that is over already is ignored."""
+        for passed in Phase:
+            if self._phase < passed <= phase:
+                self._reached[passed].set()
+        self._phase = max(self._phase, phase)
+
+    async def wait_reached(self, phase: Phase) -> None:
+        """Wait until ``phase`` or a later one has come. On cancellation: nothing has changed."""
+        await self._reached[phase].wait()
+
+    def lagging(self) -> bool:
+        """True while the loop is later than its bound, until it is below half of it."""
+        lag_s = self._lag()
+        if self._lagging:
+            self._lagging = lag_s > self._max_lag_s / 2
+        else:
+            self._lagging = lag_s > self._max_lag_s
+        return self._lagging
+
+    def status(self) -> str:
+        """One word: ``ready`` | ``starting`` | ``draining`` | ``lagging``."""
+        if self._phase is Phase.STARTING:
+            return "starting"
+        if self._phase is not Phase.SERVING:
+            return "draining"
+        return "lagging" if self.lagging() else "ready"

@@ -1,0 +1,276 @@
+"""The composition root: the nursery tree of a running collector, its signals, and the order in which it ends.
+
+Owns: which room is opened inside which, what a signal does, the exit code, the last line of the log. Refuses to know:
+how any of the rooms works.
+
+    run()
+     ├[M] monitor      lag probe, sampler, admin listener
+     └[P] producer     connections to the brokers
+        └[H] server    signals, Hypercorn, a task for each connection
+
+The exit goes from the inside out, because the context managers nest: H (no client is waiting any more), P (what is
+sealed gets its grace), M. Nobody cancels upwards: a bug in a producer's task ends the process with its traceback.
+
+Leaving: on SIGTERM or SIGINT the process is not ready for ``delay_s`` while it still accepts, and every answer closes
+its connection; then the listener closes, websockets are told to go, and what is in work has ``drain_s``. A second
+signal skips what is left of the delay, a third one cuts what is in work.
+"""
+
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import trio
+from kafka_client.producer import open_producer
+
+from collector.config import Config
+from collector.dialects import make_dialects
+from collector.ingest.enqueue import Ingest, ProducerLike
+from collector.ingest.ledger import Ledger, LedgerStatistics
+from collector.keys import ConfiguredKeys
+from collector.lifecycle import Lifecycle, Phase
+from collector.log import get_logger
+from collector.monitor import Monitor, open_monitor
+from collector.producer_log import ProducerLog
+from collector.web.admission import Admission
+from collector.web.app import make_app
+from collector.web.listeners import address_of, open_listener
+from collector.web.services import Node, Services
+from collector.web.stock import ConnectionLimits, serve_stock
+from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
+from kafka_client.config import Connector, ProducerConfig, SecurityConfig
+
+__all__ = [
+    "EXIT_DRAINED",
+    "EXIT_UNKNOWN",
+    "ExitReport",
+    "Started",
+    "counts",
+    "make_services",
+    "producer_config",
+    "run",
+    "watch",
+]
+
+log = get_logger("run")
+
+EXIT_DRAINED = 0
+EXIT_UNKNOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What `run` reports when it listens. URLs have no slash at their end; ``ws`` is the whole websocket URL."""
+
+    http: str
+    ws: str
+    admin: str | None
+    services: Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitReport:
+    """How it ended."""
+
+    ledger: LedgerStatistics
+
+    @property
+    def code(self) -> int:
+        """0: drained, every outcome is known. 3: some are not."""
+        return EXIT_UNKNOWN if self.ledger.unresolved else EXIT_DRAINED
+
+
+def producer_config(config: Config) -> ProducerConfig:
+    """The producer's configuration in the collector: sealed batches have no deadline of their own (design rule 5)."""
+    kafka, limits = config.kafka, config.limits
+    return ProducerConfig(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security=SecurityConfig(
+            protocol=kafka.security_protocol,
+            ssl_cafile=kafka.ssl_cafile,
+            ssl_certfile=kafka.ssl_certfile,
+            ssl_keyfile=kafka.ssl_keyfile,
+            ssl_keyfile_password=kafka.ssl_keyfile_password,
+            ssl_check_hostname=kafka.ssl_check_hostname,
+        ),
+        compression=kafka.compression,
+        linger_s=kafka.linger_s,
+        queue_max_bytes=limits.queue_bytes,
+        max_waiting_bytes=limits.waiting_bytes,
+        in_flight_max_bytes=limits.in_flight_bytes,
+        in_flight_max_bytes_per_partition=limits.in_flight_partition_bytes,
+        produce_timeout_s=kafka.produce_timeout_s,
+        request_timeout_s=kafka.request_timeout_s,
+        delivery_timeout_s=kafka.delivery_timeout_s,
+        batch_timeout_s=inf,
+        close_grace_s=config.shutdown.drain_s,
+    )
+
+
+def make_services(config: Config, monitor: Monitor, producer: ProducerLike) -> Services:
+    """The rooms around one producer, connected."""
+    lifecycle = Lifecycle(max_lag_s=config.limits.max_lag_s, lag=lambda: monitor.lag_s)
+    ledger = Ledger()
+    return Services(
+        config=config,
+        node=Node(),
+        monitor=monitor,
+        lifecycle=lifecycle,
+        ledger=ledger,
+        admission=Admission(bound_bytes=config.limits.in_work_bytes, lagging=lifecycle.lagging),
+        ingest=Ingest(config=config, producer=producer, ledger=ledger, late=monitor.late_resolution),
+        keys=ConfiguredKeys.from_config(config.keys),
+        dialects=make_dialects(config.limits),
+    )
+
+
+def watch(services: Services, producer_statistics: Callable[[], object]) -> None:
+    """Let the monitor show what the rooms count."""
+    monitor, lifecycle = services.monitor, services.lifecycle
+    monitor.watch("ledger", services.ledger.statistics)
+    monitor.watch("admission", services.admission.statistics)
+    monitor.watch("producer", producer_statistics)
+    monitor.watch_readiness(lambda: (lifecycle.status() == "ready", lifecycle.status()))
+
+
+async def run(
+    config: Config,
+    *,
+    connector: Connector | None = None,
+    stop: trio.Event | None = None,
+    signals: bool = True,
+    task_status: trio.TaskStatus[Started] = trio.TASK_STATUS_IGNORED,
+) -> ExitReport:
+    """Run the collector until a signal (or ``stop``) has it leave, drained or not.
+
+    Args:
+        connector: how the producer reaches brokers; None is TCP.
+        stop: leave when this is set, as if a signal had come.
+        signals: take SIGTERM and SIGINT; they must be taken in the main thread, by one `run` at a time.
+
+    Raises:
+        OSError: an address cannot be bound; the message names the key.
+        ConfigError: the configuration cannot work.
+
+    On cancellation: clients are cut off, what is queued is withdrawn, sealed batches are unknown.
+    """
+    stop = stop or trio.Event()
+    ledger: Ledger | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            listener = await open_listener(config.http)
+            stack.callback(listener.close)
+            monitor = await stack.enter_async_context(open_monitor(config))
+            producer = await stack.enter_async_context(
+                open_producer(producer_config(config), connector=connector, observer=ProducerLog())
+            )
+            services = make_services(config, monitor, producer)
+            ledger = services.ledger
+            watch(services, producer.statistics)
+            address = address_of(listener)
+            started = Started(
+                http=f"http://{address}",
+                ws=f"ws://{address}{WEBSOCKET_PATH}",
+                admin=monitor.admin_address,
+                services=services,
+            )
+            limits = ConnectionLimits(config.limits.connections)
+            monitor.watch("connections", limits.statistics)
+            serve = partial(serve_stock, make_app(services), config, listener, limits)
+            await _serve(services, serve, limits, stop, signals=signals, ready=lambda: task_status.started(started))
+            log.info("no client is waiting any more; the producer closes", grace_s=config.shutdown.drain_s)
+        services.lifecycle.advance(Phase.CLOSED)
+    except BaseException:
+        log.error("stopped by an error", **counts(ledger))
+        raise
+    report = ExitReport(ledger=ledger.statistics())
+    log.info("stopped", code=report.code, **counts(ledger))
+    return report
+
+
+async def _serve(
+    services: Services,
+    serve: Callable[..., Awaitable[None]],
+    limits: ConnectionLimits,
+    stop: trio.Event,
+    *,
+    signals: bool,
+    ready: Callable[[], None],
+) -> None:
+    """The nursery [H]: from listening until no connection is left."""
+    lifecycle = services.lifecycle
+    hurry = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        def cut() -> None:
+            limits.abort_all()
+            nursery.cancel_scope.cancel(reason="a third signal")
+
+        if signals:
+            await nursery.start(_signals, stop, hurry, cut)
+        await nursery.start(_server, nursery, partial(serve, shutdown=partial(lifecycle.wait_reached, Phase.DRAINING)))
+        lifecycle.advance(Phase.SERVING)
+        log.info("ready", topic=services.config.kafka.topic, node=services.node.name)
+        ready()
+        await stop.wait()
+        delay_s, drain_s = services.config.shutdown.delay_s, services.config.shutdown.drain_s
+        lifecycle.advance(Phase.LEAVING)
+        log.info("leaving: not ready, still accepting", delay_s=delay_s)
+        with trio.move_on_after(delay_s):
+            await hurry.wait()
+        lifecycle.advance(Phase.DRAINING)
+        log.info("draining", drain_s=drain_s, in_work=services.ledger.statistics().in_work)
+
+
+async def _server(
+    nursery: trio.Nursery,
+    serve: Callable[..., Awaitable[None]],
+    *,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    # The nursery is [H]'s own: when the server has ended there is nothing left for its other tasks to wait for.
+    await serve(task_status=task_status)
+    nursery.cancel_scope.cancel(reason="the server has ended")
+
+
+async def _signals(
+    stop: trio.Event,
+    hurry: trio.Event,
+    cut: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """First signal: leave. Second: skip the delay. Third: cut."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        count = 0
+        async for number in received:
+            count += 1
+            log.info("signal", name=signal.Signals(number).name, count=count)
+            if count == 1:
+                stop.set()
+            elif count == 2:
+                hurry.set()
+            else:
+                cut()
+
+
+def counts(ledger: Ledger | None) -> dict[str, int]:
+    """The counts of the last log line."""
+    if ledger is None:
+        return {}
+    books = ledger.statistics()
+    return {
+        "received": books.received_total,
+        "delivered": books.delivered_total,
+        "spooled": books.spooled_total,
+        "rejected": books.rejected_total,
+        "not_sent": books.refused_total,
+        "unknown": books.unknown_total,
+        "unresolved": books.unresolved,
+        "dropped": books.dropped_total,
+        "difference": books.difference,
+    }

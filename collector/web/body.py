@@ -1,0 +1,135 @@
+"""Reading one request's body: bounded, under admission, inflated on the way; or throwing it away.
+
+Owns: how far the body has been read. Refuses to know: what it says, who answers.
+
+Invariants: not more than the limit plus one chunk is ever held, as sent and inflated alike; admission grows before
+memory does; `complete` is true exactly when the server has handed over the body's end, which is when a connection can
+be used again.
+"""
+
+import trio
+
+from collector.config import LimitsConfig
+from collector.dialects.base import ClientFault
+from collector.web.admission import Reservation
+from collector.web.asgi_types import Receive, Send
+from collector.web.inflate import GZIP_MAGIC, Inflater
+
+__all__ = ["ClientGone", "RequestBody"]
+
+#: Inflated bytes between two checkpoints: ~1 ms of work.
+CHECKPOINT_BYTES = 256 * 1024
+
+
+class ClientGone(Exception):
+    """The client hung up before its body was complete: nobody is answered, nothing is enqueued."""
+
+
+class RequestBody:
+    """The body of one request, read at most once."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.complete = False
+        self.gone = False
+        self.read_bytes = 0
+
+    def __repr__(self) -> str:
+        state = "gone" if self.gone else "complete" if self.complete else "open"
+        return f"<RequestBody {state}, {self.read_bytes} bytes read>"
+
+    async def _chunk(self) -> bytes:
+        """The next piece as it was sent; empty at the end, or when an empty piece was sent.
+
+        On cancellation: nothing is lost, the server still holds the piece.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = True
+            raise ClientGone
+        chunk: bytes = message.get("body", b"")
+        self.read_bytes += len(chunk)
+        self.complete = not message.get("more_body", False)
+        return chunk
+
+    async def read(self, reservation: Reservation, inflater: Inflater | None, limits: LimitsConfig) -> bytes:
+        """Read and inflate the whole body.
+
+        Returns:
+            The body as the client meant it. gzip is recognised without its header too: no JSON starts like it.
+
+        Raises:
+            ClientGone: hung up before the end.
+            ClientFault: larger than ``limits.body_bytes``, or broken compression.
+            Shed: admission has no room for it to grow.
+
+        On cancellation: what was read is dropped; the reservation is the caller's to close.
+        """
+        pieces: list[bytes] = []
+        size = since_checkpoint = 0
+        while not self.complete:
+            chunk = await self._chunk()
+            if self.read_bytes > limits.body_bytes:
+                raise _too_large(limits)
+            if inflater is None and self.read_bytes == len(chunk) and chunk.startswith(GZIP_MAGIC):
+                inflater = Inflater("gzip")
+            for piece in (chunk,) if inflater is None else inflater.feed(chunk):
+                size += len(piece)
+                if size > limits.body_bytes:
+                    raise _too_large(limits)
+                reservation.grow_to(size)
+                pieces.append(piece)
+                since_checkpoint += len(piece)
+                if inflater is not None and since_checkpoint > CHECKPOINT_BYTES:
+                    since_checkpoint = 0
+                    await trio.lowlevel.checkpoint()
+        if inflater is not None and self.read_bytes:
+            inflater.finish()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def discard(self, limits: LimitsConfig) -> None:
+        """Read what is left and throw it away, for at most ``discard_bytes`` and ``discard_s``.
+
+        Closing on an unread body resets the connection, and nginx says 502 then; so a refused client is listened to for
+        a while first. `complete` tells afterwards whether it was enough to keep the connection.
+
+        On cancellation: the rest is unread.
+        """
+        until = self.read_bytes + limits.discard_bytes
+        with trio.move_on_after(limits.discard_s):
+            try:
+                while not self.complete and not self.gone and self.read_bytes <= until:
+                    await self._chunk()
+            except ClientGone:
+                return
+
+    async def park(self) -> None:
+        """Take whatever the server still has for us, for ever: it must never wait for us while we answer.
+
+        Non-obvious: Hypercorn's stock stack holds ten messages. If the answer is sent while they are full, the reader
+        waits for room, the end of the answer waits to say ``http.disconnect``, and neither ever ends (design §7).
+
+        On cancellation: ends; used only under the block that writes the answer.
+        """
+        while True:
+            await self._receive()
+
+
+async def send_parked(body: RequestBody, send_all: Send, messages: list[dict[str, object]]) -> None:
+    """Send ``messages``; while the body is unread, with a task parked in ``receive()`` until the last one was taken.
+
+    On cancellation: the answer is cut off; the server closes the connection.
+    """
+    if body.complete or body.gone:
+        for message in messages:
+            await send_all(message)
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(body.park, name="web: parked in receive()")
+        for message in messages:
+            await send_all(message)
+        nursery.cancel_scope.cancel(reason="the answer is sent")
+
+
+def _too_large(limits: LimitsConfig) -> ClientFault:
+    return ClientFault("too_large", f"the body is larger than {limits.body_bytes} bytes")

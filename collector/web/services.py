@@ -1,0 +1,66 @@
+"""What the application works with: one value, made by the composition root, used by every request.
+
+Owns: nothing but the references, and names for requests. Refuses to know: who made them and who ends them.
+"""
+
+import itertools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from collector.config import Config
+from collector.dialects.base import Dialect, Keyring
+from collector.ingest.enqueue import Ingest
+from collector.ingest.ledger import Ledger
+from collector.ingest.record import new_node
+from collector.lifecycle import Lifecycle
+from collector.monitor import Monitor
+from collector.web.admission import Admission
+from collector.web.cors import Cors
+from collector.web.head import HeadReader
+from collector.web.routing import Routes
+
+__all__ = ["Node", "Services", "now_ms"]
+
+
+def now_ms() -> int:
+    """The wall clock, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Node:
+    """One incarnation of one process: its name stands in every record, and names its requests."""
+
+    def __init__(self) -> None:
+        self.name = new_node()
+        self._numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}>"
+
+    def next_id(self) -> str:
+        """A name for a request; no two in the world are alike."""
+        return f"{self.name}-{next(self._numbers):x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a request needs."""
+
+    config: Config
+    node: Node
+    monitor: Monitor
+    lifecycle: Lifecycle
+    ledger: Ledger
+    admission: Admission
+    ingest: Ingest
+    keys: Keyring
+    dialects: Mapping[str, Dialect]
+    routes: Routes = field(init=False)
+    heads: HeadReader = field(init=False)
+    cors: Cors = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", Routes(self.dialects.values()))
+        object.__setattr__(self, "heads", HeadReader(self.config.http.trusted_proxies, self.node.next_id))
+        object.__setattr__(self, "cors", Cors(self.config.http.cors_origins))

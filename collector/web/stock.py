@@ -1,0 +1,236 @@
+"""The stock server: Hypercorn, as it is, with its hazards cured. The one module that touches Hypercorn's insides.
+
+Owns: Hypercorn's configuration, the connection class that it starts for us, the seam by which it does. Refuses to know:
+what the application does.
+
+Hypercorn 0.18 is a child of ours (design rule 12): we make the socket, own the signals and say when it ends. What it
+does by itself, and what is done about it (each is reproduced on the untouched server by tests/contract):
+
+- It waits for the application to take what it read, for ever: the application parks in ``receive()`` (`web.body`).
+- It shields its sends: TCP_USER_TIMEOUT (`web.listeners`), and `Connection.abort`.
+- ``read_timeout`` ends its reader but not the connection: it stays unset.
+- Its websocket pings sleep on after the connection is gone, and a shutdown waits for them: here a gone connection wakes
+  them (`_Context`).
+- A websocket message above the limit is refused, but what follows is kept all the same, without bound; and deflated
+  frames inflate without bound: `_BoundedBuffer`, and the extension is not negotiated.
+- It drops a websocket that sends before we accepted, and does not tell the application: `Connection.gone` does.
+- An exception in one connection ends the server: the rim in `Connection.run`.
+- It accepts any number of connections: `ConnectionLimits`.
+
+The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name. `install` puts a function there which looks at
+the ``Config`` it is given, and starts our class only where that says so: other Hypercorns in this process are not
+touched.
+"""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import hypercorn.protocol.ws_stream as hypercorn_websocket
+import hypercorn.trio
+import hypercorn.trio.run as hypercorn_run
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ASGIFramework
+
+from collector.config import Config
+from collector.deadlines import DeadlineChain
+from collector.log import get_logger
+from collector.web.asgi_types import AsgiApp
+from collector.web.handle import STATE_KEY
+
+__all__ = ["Connection", "ConnectionLimits", "install", "serve_stock"]
+
+log = get_logger("stock")
+
+#: The attribute of Hypercorn's ``Config`` that asks for our connection class.
+LIMITS_ATTRIBUTE = "collector_limits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """Connections from clients."""
+
+    open: int
+    bound: int
+    opened_total: int
+    turned_away_total: int
+
+
+class ConnectionLimits:
+    """How many connections one server has, and may have."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.open: set[Connection] = set()
+        self.opened_total = 0
+        self.turned_away_total = 0
+
+    def __repr__(self) -> str:
+        return f"<ConnectionLimits {len(self.open)}/{self.bound}>"
+
+    def statistics(self) -> ConnectionStatistics:
+        """The connections as they are now."""
+        return ConnectionStatistics(
+            open=len(self.open),
+            bound=self.bound,
+            opened_total=self.opened_total,
+            turned_away_total=self.turned_away_total,
+        )
+
+    def abort_all(self) -> None:
+        """Cut every connection: what is left when the time to drain is over."""
+        for connection in list(self.open):
+            connection.abort()
+
+
+class _Context:
+    """Hypercorn's worker context, except that a sleep ends when the connection is gone."""
+
+    def __init__(self, context: Any, gone: trio.Event) -> None:
+        self._context = context
+        self._gone = gone
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def sleep(self, wait: float) -> None:
+        with trio.move_on_after(wait):
+            await self._gone.wait()
+
+
+class Connection(TCPServer):
+    """One connection of the stock server; it is also the application's `ConnectionHandle`."""
+
+    def __init__(self, app: Any, config: Any, context: Any, state: Any, stream: Any) -> None:
+        self.gone = trio.Event()
+        super().__init__(app, config, cast("Any", _Context(context, self.gone)), {**state, STATE_KEY: self}, stream)
+        self._limits: ConnectionLimits = getattr(config, LIMITS_ATTRIBUTE)
+
+    def __repr__(self) -> str:
+        return f"<Connection {'gone' if self.gone.is_set() else 'open'}>"
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; never raises for it.
+
+        On cancellation: the connection is closed.
+        """
+        limits = self._limits
+        if len(limits.open) >= limits.bound:
+            limits.turned_away_total += 1
+            await trio.aclose_forcefully(self.stream)
+            return
+        limits.open.add(self)
+        limits.opened_total += 1
+        try:
+            await super().run()
+        except Exception:  # the rim of one connection: a bug in Hypercorn's stack must not end the neighbours'
+            log.exception("a connection failed")
+            self.abort()
+        finally:
+            limits.open.discard(self)
+
+    async def _read_data(self) -> None:
+        try:
+            await super()._read_data()
+        finally:
+            self.gone.set()
+
+    def abort(self) -> None:
+        """Cut the connection now: whoever reads or writes it sees it closed, shielded or not."""
+        self.stream.socket.close()
+
+
+class _BoundedBuffer(hypercorn_websocket.WebsocketBuffer):
+    """A websocket message in the making; above the limit it keeps nothing, however much follows."""
+
+    def extend(self, event: Any) -> None:
+        if self.length > self.max_length:
+            raise hypercorn_websocket.FrameTooLargeError
+        try:
+            super().extend(event)
+        except hypercorn_websocket.FrameTooLargeError:
+            self.value = None
+            raise
+
+    def clear(self) -> None:
+        if self.length <= self.max_length:
+            super().clear()
+
+
+def _no_extensions(requested: object, supported: object) -> None:
+    """No compression: Hypercorn would inflate one read's 64 KiB into 64 MiB before anybody could look at its size."""
+
+
+def _start_connection(app: Any, config: Any, context: Any, state: Any, stream: Any) -> Awaitable[None]:
+    ours = hasattr(config, LIMITS_ATTRIBUTE)
+    connection = (Connection if ours else TCPServer)(app, config, context, state, stream)
+    return cast("Awaitable[None]", connection.run())
+
+
+def install() -> None:
+    """Put the seam in; idempotent. Raises RuntimeError when this Hypercorn is not the one that it was written for."""
+    if vars(hypercorn_run).get("TCPServer") is _start_connection:
+        return
+    names = ("WebsocketBuffer", "FrameTooLargeError", "server_extensions_handshake")
+    in_place = all(hasattr(hypercorn_websocket, name) for name in names)
+    if vars(hypercorn_run).get("TCPServer") is not TCPServer or not in_place:
+        raise RuntimeError("this version of Hypercorn is not known: its connection class is not where it was in 0.18")
+    # Module globals of another package, on purpose: there is no other way in, and tests/contract watches over it.
+    vars(hypercorn_run).update(TCPServer=_start_connection)
+    vars(hypercorn_websocket).update(WebsocketBuffer=_BoundedBuffer, server_extensions_handshake=_no_extensions)
+
+
+def hypercorn_config(config: Config, listener: socket.socket) -> HypercornConfig:
+    """Hypercorn's configuration; every number of it comes from the chain of deadlines. It takes the listener over."""
+    chain = DeadlineChain.from_config(config)
+    settings = HypercornConfig()
+    settings.bind = [f"fd://{listener.detach()}"]
+    settings.backlog = config.http.backlog
+    settings.graceful_timeout = chain.graceful_timeout_s
+    settings.keep_alive_timeout = chain.server_idle_timeout_s
+    settings.keep_alive_max_requests = chain.server_keepalive_requests
+    settings.read_timeout = None
+    settings.websocket_max_message_size = config.limits.websocket_message_bytes
+    settings.websocket_ping_interval = config.http.ping_s
+    settings.include_server_header = False
+    settings.accesslog = None
+    # Its own "Running on …" says less than our "ready"; errors of the application never reach it.
+    settings.errorlog = logging.getLogger("hypercorn.collector")
+    settings.errorlog.setLevel(logging.WARNING)
+    return settings
+
+
+async def serve_stock(
+    app: AsgiApp,
+    config: Config,
+    listener: socket.socket,
+    limits: ConnectionLimits,
+    *,
+    shutdown: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until ``shutdown()`` returns; then accept no more, and give what is in work ``drain_s``.
+
+    On cancellation: connections are closed, requests in work are cancelled; never later than TCP_USER_TIMEOUT.
+    """
+    install()
+    settings = hypercorn_config(config, listener)
+    setattr(settings, LIMITS_ATTRIBUTE, limits)
+
+    async def until_shutdown() -> None:
+        await shutdown()
+        # Hypercorn cancels its tasks when the graceful timeout is over, but not its shielded sends.
+        deadline = trio.current_time() + settings.graceful_timeout
+        await trio.sleep_until(deadline)
+        limits.abort_all()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_shutdown, name="stock: the end of the drain")
+        await hypercorn.trio.serve(
+            cast("ASGIFramework", app), settings, shutdown_trigger=shutdown, task_status=task_status, mode="asgi"
+        )
+        nursery.cancel_scope.cancel(reason="the server has ended")

@@ -1,0 +1,101 @@
+"""The frames of the subprotocol ``collector.v1``: contracts §3.
+
+Owns: how a frame is read and written. Refuses to know: sessions, credit, what a body means.
+
+Invariant: whatever a client sends ends in a `TrackFrame` or a `FrameFault`; a track frame's body is the client's bytes,
+unchanged.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from collector.dialects.base import ClientFault, Encoding
+from collector.dialects.codec import codec_of
+
+__all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "TrackFrame", "decode_track", "encode"]
+
+PATH = "/v1/ws"
+SUBPROTOCOL = "collector.v1"
+
+#: What a server's frame consists of.
+ServerFrame: TypeAlias = dict[str, object]
+
+
+class FrameFault(Exception):
+    """A frame that is no track frame. ``code`` is a stable word."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class TrackFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """``{"op":"track", …}``. ``id`` is checked to be a number here, and to follow its predecessor by the session."""
+
+    op: str
+    id: int
+    api: str = ""
+    key: str | None = None
+    body: msgspec.Raw = msgspec.Raw(b"")
+    deadline_ms: int | None = None
+    again: bool = False
+
+
+_JSON = msgspec.json.Decoder(TrackFrame)
+_MSGPACK = msgspec.msgpack.Decoder(TrackFrame)
+
+#: The members that have to be decoded to understand a frame that the typed decoder refused.
+_MEMBERS: dict[str, tuple[type, ...]] = {
+    "id": (int,),
+    "api": (str,),
+    "key": (str, type(None)),
+    "deadline_ms": (int, type(None)),
+    "again": (bool,),
+}
+
+
+def decode_track(data: bytes, encoding: Encoding) -> TrackFrame:
+    """Read one frame of a client's. Raises `FrameFault`.
+
+    The typed decoder takes 1 µs and refuses some bodies that are none of its business (see `collector.dialects.codec`);
+    then the frame is taken apart member by member.
+    """
+    try:
+        frame = (_JSON if encoding == "json" else _MSGPACK).decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        frame = _decode_slowly(data, encoding)
+    if frame.op != "track":
+        raise FrameFault("unknown_op", f"there is no op {frame.op[:40]!r}; clients send track")
+    return frame
+
+
+def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
+    codec = codec_of(encoding)
+    try:
+        members = codec.members(codec.checked(data))
+        op = codec.value(members["op"]) if "op" in members else None
+        if op != "track":
+            raise FrameFault("unknown_op", f"there is no op {str(op)[:40]!r}; clients send track")
+        if "id" not in members:
+            raise FrameFault("invalid_frame", "id is missing")
+        values: dict[str, object] = {}
+        for name, types in _MEMBERS.items():
+            if name in members:
+                value = codec.value(members[name])
+                if name in ("id", "deadline_ms") and isinstance(value, str):
+                    value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
+                if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+                    raise FrameFault("invalid_frame", f"{name} has the wrong type")
+                values[name] = value
+    except ClientFault as fault:
+        raise FrameFault("invalid_frame", fault.message) from fault
+    return TrackFrame(op="track", body=msgspec.Raw(members.get("body", b"")), **values)  # type: ignore[arg-type]  # checked
+
+
+def encode(frame: ServerFrame, encoding: Encoding) -> dict[str, object]:
+    """An ASGI message that sends ``frame``: text for JSON, binary for msgpack."""
+    if encoding == "json":
+        return {"type": "websocket.send", "text": msgspec.json.encode(frame).decode()}
+    return {"type": "websocket.send", "bytes": msgspec.msgpack.encode(frame)}

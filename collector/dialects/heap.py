@@ -44,7 +44,7 @@ class HeapEvent(Struct, gc=False):
 
     event: Annotated[str, Meta(max_length=EVENT_MAX_CHARS)] | None = None
     identity: Identity | None = None
-    user_id: str | None = None
+    user_id: Text | None = None
     account_id: Identity | None = None
     session_id: Text | float | None = None
     properties: Properties | None = None
@@ -272,7 +272,7 @@ def _check_user_id(user_id: str | None) -> None:
     # ASCII digits only: str.isdecimal() is true for those of every script.
     if not user_id or not (user_id.isascii() and user_id.isdecimal()):
         raise BadEvent("invalid_field", "user_id is not a decimal number written as a string")
-    if len(user_id) > 16 and (len(user_id) > EVENT_MAX_CHARS or int(user_id) > USER_ID_MAX):
+    if int(user_id) > USER_ID_MAX:
         raise BadEvent("invalid_field", f"user_id is above {USER_ID_MAX}")
 
 
@@ -312,7 +312,7 @@ def _closely(codec: Codec, body: bytes) -> HeapEvent:
     return HeapEvent(
         event=read_text(value, "event", max_chars=EVENT_MAX_CHARS, exact=False),
         identity=read_text(value, "identity", max_chars=IDENTITY_MAX_CHARS),
-        user_id=read_text(value, "user_id", max_chars=EVENT_MAX_CHARS),
+        user_id=read_text(value, "user_id", max_chars=PROPERTY_MAX_CHARS),
         account_id=read_text(value, "account_id", max_chars=IDENTITY_MAX_CHARS),
         properties=None if properties is None else dict.fromkeys(properties, 0.0),
         timestamp=read_time(value, "timestamp"),

@@ -1,0 +1,205 @@
+"""The byte budget of the queue: strictly first come, first served, in units of deliveries.
+
+Owns: how many bytes are admitted, who waits for room, and how much may wait. Refuses to know: partitions, brokers, and
+what admitting means (a function it is given).
+
+Theory. A smaller delivery never overtakes a larger one that came first: that would break the order of a key. So only
+the head of the line is ever looked at, and whenever bytes come back *all* that now fit go in, not one: waking one per
+release loses wake-ups when one release makes room for several (franz-go #777, #787, #832). Nobody is parked here: a
+delivery in the line is an entry in a deque and its waiter, if any, is parked on the delivery.
+
+Invariants: ``used_bytes <= limit_bytes``; while the line is not empty its head does not fit; ``waiting_bytes`` is the
+sum of the line's entries and at most ``waiting_limit_bytes``.
+
+Non-obvious: admitting runs code that may release bytes again (a refused record). `_admit_fitting` is therefore not
+re-entered; the outer loop sees what the inner call freed.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from kafka_client.outcome import NotSent
+
+from .delivery import RECORD_COST_BYTES, Delivery, Run
+
+__all__ = ["ByteBudget", "Waiting", "run_cost"]
+
+#: Tombstones are swept when there are more than this many and they are the majority.
+SWEEP_MIN = 64
+
+
+def run_cost(run: Run) -> int:
+    """What a queued run counts on the accounts: its bytes and the fixed cost of each record."""
+    return run.size + RECORD_COST_BYTES * run.open
+
+
+class Waiting:
+    """One delivery's place in the line; the home of its runs while they wait."""
+
+    __slots__ = ("budget", "cost", "delivery", "runs")
+
+    def __init__(self, budget: "ByteBudget", delivery: Delivery, runs: Sequence[tuple[str, Run]], cost: int) -> None:
+        self.budget = budget
+        self.delivery: Delivery | None = delivery
+        self.runs: Sequence[tuple[str, Run]] = runs
+        self.cost = cost
+
+    def release(self, run: Run, reason: str) -> NotSent:
+        """Take the run out of the line."""
+        cost = run_cost(run)
+        run.tails = ()
+        self.budget.not_sent_total += run.open
+        self._shrink(cost)
+        return self.budget.not_sent(self.budget.reason(reason))
+
+    def release_some(self, run: Run, positions: Sequence[int], reason: str) -> NotSent:
+        """Take these records out of the line; the rest keeps its place."""
+        self.budget.not_sent_total += len(positions)
+        self._shrink(drop_tails(run, positions))
+        return self.budget.not_sent(self.budget.reason(reason))
+
+    def _shrink(self, cost: int) -> None:
+        self.cost -= cost
+        if self.cost == 0:
+            self.delivery = None
+            self.runs = ()
+        self.budget.shrunk(self, cost)
+
+
+def drop_tails(run: Run, positions: Sequence[int]) -> int:
+    """Forget the records at these positions; returns what they counted on the accounts."""
+    tails = list(run.tails)
+    cost = 0
+    for position in positions:
+        tail = tails[position]
+        assert tail is not None
+        cost += len(tail) + RECORD_COST_BYTES
+        run.size -= len(tail)
+        tails[position] = None
+    run.tails = tails
+    return cost
+
+
+class ByteBudget:
+    """Admits deliveries up to a number of bytes and keeps the rest in line."""
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        waiting_limit_bytes: int,
+        admit: Callable[[str, Run], None],
+        standing: Callable[[], str | None],
+    ) -> None:
+        """Args:
+        admit: queues one run of the named topic.
+        standing: the reason to give while an operator-level error stands, else None.
+        """
+        self.limit_bytes = limit_bytes
+        self.waiting_limit_bytes = waiting_limit_bytes
+        self.used_bytes = 0
+        self.waiting_bytes = 0
+        self.not_sent_total = 0
+        """Records that ended NotSent before they were sealed."""
+        self.on_less: Callable[[], None] | None = None
+        """Called whenever bytes came back, while somebody waits for the end of all work."""
+        self._admit = admit
+        self._standing = standing
+        self._line: deque[Waiting] = deque()
+        self._dead = 0
+        self._admitting = False
+        self._not_sent: dict[str, NotSent] = {}
+
+    def try_take(self, cost: int) -> bool:
+        """Take ``cost`` bytes now if nobody waits and they fit."""
+        if self._line or self.used_bytes + cost > self.limit_bytes:
+            return False
+        self.used_bytes += cost
+        return True
+
+    def try_wait(self, delivery: Delivery, runs: Sequence[tuple[str, Run]], cost: int) -> bool:
+        """Put a delivery's runs, each with its topic, at the end of the line; False when too much waits already."""
+        if self.waiting_bytes + cost > self.waiting_limit_bytes:
+            return False
+        place = Waiting(self, delivery, runs, cost)
+        for _, run in runs:
+            run.home = place
+        self._line.append(place)
+        self.waiting_bytes += cost
+        return True
+
+    def give_back(self, cost: int) -> None:
+        """Return bytes of records that left the queue, and admit all that now fit, in order."""
+        self.used_bytes -= cost
+        if self._line:
+            self._admit_fitting()
+        if self.on_less is not None:
+            self.on_less()
+
+    def shrunk(self, place: Waiting, cost: int) -> None:
+        """A place in the line lost ``cost`` bytes, perhaps all it had."""
+        self.waiting_bytes -= cost
+        if place.cost == 0:
+            self._dead += 1
+            if self._dead > SWEEP_MIN and self._dead * 2 > len(self._line):
+                self._line = deque(waiting for waiting in self._line if waiting.cost)
+                self._dead = 0
+        if self._line:
+            self._admit_fitting()
+        if self.on_less is not None:
+            self.on_less()
+
+    def head(self) -> Delivery | None:
+        """The delivery that has waited longest."""
+        self._drop_dead_heads()
+        return self._line[0].delivery if self._line else None
+
+    def waiting_deliveries(self) -> int:
+        """How many deliveries are in the line."""
+        return len(self._line) - self._dead
+
+    def deliveries(self) -> list[Delivery]:
+        """All deliveries in the line, in order."""
+        return [place.delivery for place in self._line if place.delivery is not None]
+
+    def reason(self, reason: str) -> str:
+        """A standing operator-level error says more than that the time was over."""
+        return reason if reason == "closed" else self._standing() or reason
+
+    def not_sent(self, reason: str) -> NotSent:
+        """One shared value per reason: a mass withdrawal makes no objects."""
+        outcome = self._not_sent.get(reason)
+        if outcome is None:
+            outcome = NotSent(reason)
+            if len(self._not_sent) < 64:  # reasons are few; prose in them may not grow this without bound
+                self._not_sent[reason] = outcome
+        return outcome
+
+    def _drop_dead_heads(self) -> None:
+        while self._line and self._line[0].cost == 0:
+            self._line.popleft()
+            self._dead -= 1
+
+    def _admit_fitting(self) -> None:
+        if self._admitting:
+            return
+        self._admitting = True
+        try:
+            while True:
+                self._drop_dead_heads()
+                if not self._line or self.used_bytes + self._line[0].cost > self.limit_bytes:
+                    return
+                place = self._line.popleft()
+                self.waiting_bytes -= place.cost
+                self.used_bytes += place.cost
+                for topic, run in place.runs:
+                    if run.open:
+                        run.compact()
+                        self._admit(topic, run)
+        finally:
+            self._admitting = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<ByteBudget {self.used_bytes} of {self.limit_bytes} bytes, "
+            f"{self.waiting_deliveries()} waiting with {self.waiting_bytes} bytes>"
+        )

@@ -1,0 +1,76 @@
+"""Which partition a record goes to.
+
+Owns: the rule (explicit, else Java's murmur2 of the key, else sticky) and the sticky choice. Refuses to know: queues
+and brokers; it is told the load of each partition.
+
+Theory of the sticky choice. A record with neither key nor partition may go anywhere, and larger batches are cheaper, so
+such records stay on one partition for `STICKY_BYTES` and then move (KIP-480, KIP-794). Choosing the next one at random
+feeds a slow broker as much as a fast one and piles up behind it (KAFKA-10888): here the partition with the least bytes
+queued and in flight is chosen, ties broken at random, leaderless ones last.
+
+Non-obvious: the partition of a key depends on the number of partitions, which is unknown until the first metadata.
+Until then a record carries its *route*, one int: the explicit partition (>= 0), `NO_ROUTE`, or a key's hash below
+that.
+"""
+
+import random
+from collections.abc import Sequence
+
+from kafka_client.outcome import Record
+from kafka_client.wire.murmur2 import murmur2
+
+__all__ = ["NO_ROUTE", "STICKY_BYTES", "StickyPartitioner", "route_of", "routed_partition"]
+
+#: Neither key nor partition.
+NO_ROUTE = -1
+_HASH_BASE = -2
+#: Java's batch.size, its unit of stickiness (KIP-794).
+STICKY_BYTES = 16 * 1024
+
+
+def route_of(record: Record) -> int:
+    """What decides the record's partition, as one int."""
+    if record.partition is not None:
+        return record.partition
+    if record.key is None:
+        return NO_ROUTE
+    return _HASH_BASE - (murmur2(record.key) & 0x7FFFFFFF)
+
+
+def routed_partition(route: int, partitions: int) -> int | None:
+    """The partition of a route; None where any will do."""
+    if route >= 0:
+        return route
+    if route == NO_ROUTE:
+        return None
+    return (_HASH_BASE - route) % partitions
+
+
+class StickyPartitioner:
+    """The partition that records without a key go to at the moment."""
+
+    __slots__ = ("_bytes", "_current", "_random")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng
+        self._current = -1
+        self._bytes = 0
+
+    def current(self, size: int) -> int | None:
+        """The partition for ``size`` bytes, or None when it is time to `choose`."""
+        if self._current < 0 or self._bytes >= STICKY_BYTES:
+            return None
+        self._bytes += size
+        return self._current
+
+    def choose(self, loads: Sequence[int | None], size: int) -> int:
+        """Take the least loaded partition; ``loads`` are bytes, None for one without a leader."""
+        least = min((load for load in loads if load is not None), default=None)
+        self._current = self._random.choice([index for index, load in enumerate(loads) if load == least])
+        self._bytes = size
+        return self._current
+
+    def leave(self, partition: int) -> None:
+        """Choose again for the next record if this is the current partition: it lost its leader or stalls."""
+        if self._current == partition:
+            self._current = -1

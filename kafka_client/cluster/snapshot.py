@@ -1,0 +1,93 @@
+"""What is known of the cluster: one immutable snapshot, and how an answer makes the next one.
+
+Owns: brokers' addresses, partitions' leaders, and which of two facts is newer. Refuses to know: how metadata is
+fetched.
+
+Rules (kafka.md §3). A partition whose leader epoch is lower than the one known, under the same topic id, is old news:
+a broker that lags behind answered. An answer without brokers is a failed refresh, never "everything is gone"; a topic
+that an answer calls unknown keeps what was known of it. Another topic id means another topic under the same name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kafka_client.wire.metadata import MetadataResponse, PartitionMetadata, TopicMetadata
+
+__all__ = ["NULL_TOPIC_ID", "BrokerAddress", "ClusterSnapshot", "LeaderInfo", "TopicSnapshot"]
+
+NULL_TOPIC_ID = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderInfo:
+    """Who leads a partition; ``leader`` None: nobody, for now. Epoch -1: the broker does not say."""
+
+    leader: int | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSnapshot:
+    """One topic. ``error_code`` is of the last answer about it; the rest is what was last known."""
+
+    topic_id: bytes
+    partitions: tuple[LeaderInfo, ...]
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSnapshot:
+    """Everything at one moment."""
+
+    brokers: Mapping[int, BrokerAddress] = field(default_factory=dict)
+    topics: Mapping[str, TopicSnapshot] = field(default_factory=dict)
+    cluster_id: str | None = None
+
+    def merged(self, response: MetadataResponse) -> "ClusterSnapshot":
+        """The snapshot after this answer."""
+        topics = dict(self.topics)
+        for topic in response.topics:
+            if topic.name is not None:
+                topics[topic.name] = _merged_topic(topics.get(topic.name), topic)
+        brokers = {broker.id: BrokerAddress(broker.host, broker.port) for broker in response.brokers}
+        return replace(self, brokers=brokers, topics=topics, cluster_id=response.cluster_id)
+
+    def with_leader(self, topic: str, partition: int, leader: LeaderInfo) -> "ClusterSnapshot":
+        """The snapshot after a broker named a new leader (KIP-951)."""
+        known = self.topics[topic]
+        partitions = (*known.partitions[:partition], leader, *known.partitions[partition + 1 :])
+        return replace(self, topics={**self.topics, topic: replace(known, partitions=partitions)})
+
+    def with_broker(self, number: int, address: BrokerAddress) -> "ClusterSnapshot":
+        """The snapshot with one more broker, or another address of it."""
+        return replace(self, brokers={**self.brokers, number: address})
+
+
+def _merged_topic(known: TopicSnapshot | None, new: TopicMetadata) -> TopicSnapshot:
+    if not new.partitions:
+        if known is None:
+            return TopicSnapshot(topic_id=NULL_TOPIC_ID, partitions=(), error_code=new.error_code)
+        return replace(known, error_code=new.error_code)
+    same = known is not None and (new.id == known.topic_id or NULL_TOPIC_ID in (new.id, known.topic_id))
+    # A broker that does not know the partitions' tail yet must not shrink the topic: keys would move.
+    before = known.partitions if known is not None and same else ()
+    count = max(len(before), max(partition.index for partition in new.partitions) + 1)
+    leaders = [before[index] if index < len(before) else LeaderInfo(None, -1) for index in range(count)]
+    for partition in new.partitions:
+        if 0 <= partition.index < count:
+            leaders[partition.index] = _newer(leaders[partition.index], partition)
+    return TopicSnapshot(topic_id=new.id, partitions=tuple(leaders), error_code=new.error_code)
+
+
+def _newer(known: LeaderInfo, new: PartitionMetadata) -> LeaderInfo:
+    if 0 <= new.leader_epoch < known.epoch:
+        return known
+    return LeaderInfo(new.leader if new.leader >= 0 else None, max(new.leader_epoch, known.epoch))

@@ -1,0 +1,387 @@
+"""The producer: `open_producer` and the only door to everything below it.
+
+Owns: the nursery of the senders, the refresher and the timekeeper; turning `Record` values into runs; closing. Refuses
+to know: what a delivery's caller does with outcomes.
+
+Theory. A caller's side is synchronous: `Producer.delivery` queues, `Delivery.withdraw` takes back, and the only thing
+a caller ever waits for is a counter reaching 0. All waiting for brokers happens in tasks of the producer's own
+nursery, so a caller's cancellation never touches a socket. If one of those tasks ends by a bug, the nursery ends, the
+block of `open_producer` is cancelled, and every open delivery is settled on the way out: no silent dead sender.
+
+There are three kinds of tasks and no others, however many records wait: a sender per broker, one refresher, one
+timekeeper that sleeps until the earliest deadline of all.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+import trio
+
+from kafka_client.buffer.delivery import RECORD_COST_BYTES, Delivery, Run
+from kafka_client.buffer.partitioner import route_of
+from kafka_client.cluster.alarm import TaskAlarm
+from kafka_client.cluster.refresher import Refresher
+from kafka_client.cluster.snapshot import BrokerAddress
+from kafka_client.config import Connector, ProducerConfig
+from kafka_client.errors import NotSentError, UnknownOutcomeError
+from kafka_client.observe import BrokerStatistics, PartitionStatistics, ProducerObserver, ProducerStatistics
+from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
+from kafka_client.sending.dispatch import Dispatch
+from kafka_client.sending.outbox import Outbox
+from kafka_client.sending.partition import PartitionState
+from kafka_client.sending.sender import Sender
+from kafka_client.wire.record_batch import BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_MAX_BYTES, encode_record_tail
+
+__all__ = ["Delivery", "Producer", "open_producer"]
+
+_ONE = range(1)
+_TOO_LARGE = "too_large: larger than record_max_bytes"
+
+
+class Producer:
+    """Made by `open_producer`."""
+
+    def __init__(
+        self,
+        config: ProducerConfig,
+        nursery: trio.Nursery,  # open_producer's own: senders are started as brokers become known
+        *,
+        connector: Connector | None,
+        observer: ProducerObserver,
+    ) -> None:
+        rng = random.Random()
+        self.config = config
+        self._nursery = nursery
+        self._connector = connector
+        self._observer = observer
+        self._random = rng
+        self._senders: dict[int, Sender] = {}
+        self._closing = False
+        self._done = trio.Event()
+        self._timeout_s = config.delivery_timeout_s
+        self._record_max = config.record_max_bytes - RECORD_OVERHEAD_MAX_BYTES - BATCH_OVERHEAD_BYTES
+        self._dispatch = Dispatch(
+            config,
+            observer,
+            start_sender=self._start_sender,
+            want_metadata=lambda: self._refresher.want(),
+            want_producer_id=lambda: self._refresher.want_producer_id(),
+            rng=rng,
+        )
+        self._budget = self._dispatch.budget
+        self._tally = self._dispatch.tally
+        self._topics = self._dispatch.topics
+        self._refresher = Refresher(config, connector, self._dispatch, rng)
+
+    # Producing.
+
+    def delivery(self, records: Sequence[Record]) -> Delivery:
+        """Queue records together and return the handle of their outcomes; a synchronous context manager.
+
+        The order of calls is the order in the queues. Over the budget the delivery waits in the FIFO, without a task.
+        Never blocks. After closing began every record is NotSent("closed").
+
+        Raises:
+            TypeError, ValueError: a record that cannot be encoded; nothing was queued then.
+        """
+        now = trio.current_time()
+        count = len(records)
+        delivery = Delivery(count, now + self._timeout_s, self._tally)
+        if count == 1:
+            self._submit_one(delivery, records[0], now)
+        elif count:
+            self._submit(delivery, records, now)
+        return delivery
+
+    async def send(self, record: Record) -> Delivered:
+        """Send one record and wait for its acknowledgement.
+
+        Raises:
+            NotSentError: it is proved not to be in the log.
+            UnknownOutcomeError: it may be in the log.
+
+        On cancellation: the record is taken back; its outcome, even a Delivered one, is lost. Use `delivery` to know.
+        """
+        delivery = self.delivery((record,))
+        try:
+            await delivery.wait()
+        finally:
+            delivery.withdraw()
+        outcome = delivery.outcomes[0]
+        match outcome:
+            case Delivered():
+                return outcome
+            case NotSent(reason):
+                raise NotSentError(reason)
+            case Unknown(reason):
+                raise UnknownOutcomeError(reason)
+            case None:
+                raise AssertionError("a delivery was left with a record unsettled")
+
+    async def send_many(self, records: Sequence[Record]) -> list[Outcome]:
+        """Send records with one wait; returns one outcome per record, in order. Never raises for an outcome.
+
+        On cancellation: what is not settled is taken back; all outcomes are lost. Use `delivery` to know them.
+        """
+        delivery = self.delivery(records)
+        try:
+            await delivery.wait()
+        finally:
+            delivery.withdraw()
+        return [outcome for outcome in delivery.outcomes if outcome is not None]
+
+    def _submit_one(self, delivery: Delivery, record: Record, now: float) -> None:
+        # `_submit` for one record, without the lists: the usual case where every event is answered by itself.
+        tail = encode_record_tail(record.key, record.value, record.headers)
+        route = route_of(record)
+        size = len(tail)
+        if self._closing:
+            self._dispatch.refuse(delivery, "closed")
+            return
+        if size > self._record_max:
+            self._dispatch.refuse(delivery, _TOO_LARGE)
+            return
+        stamp = record.timestamp_ms
+        run = Run(delivery, _ONE, (tail,), size, time.time_ns() // 1_000_000 if stamp is None else stamp, None)
+        if self._budget.try_take(size + RECORD_COST_BYTES):
+            delivery.add(run)
+            topic = self._topics.get(record.topic) or self._dispatch.topic(record.topic)
+            topic.place(run, route, now)
+        else:
+            run.routes = [route]
+            self._dispatch.stand_in_line(delivery, ((record.topic, run),), size + RECORD_COST_BYTES)
+
+    def _submit(self, delivery: Delivery, records: Sequence[Record], now: float) -> None:
+        tails: list[bytes | None] = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+        routes = [route_of(record) for record in records]
+        if self._closing:
+            self._dispatch.refuse(delivery, "closed")
+            return
+        sizes = [len(tail) for tail in tails if tail is not None]
+        runs = self._runs(delivery, records, tails, routes, sizes)
+        cost = sum(run.size + RECORD_COST_BYTES * run.open for _, run in runs)
+        if cost == 0:
+            return
+        if not self._budget.try_take(cost):
+            self._dispatch.stand_in_line(delivery, runs, cost)
+            return
+        for _, run in runs:
+            delivery.add(run)
+        for name, run in runs:
+            (self._topics.get(name) or self._dispatch.topic(name)).deal(run, now)
+
+    def _runs(
+        self,
+        delivery: Delivery,
+        records: Sequence[Record],
+        tails: list[bytes | None],
+        routes: list[int],
+        sizes: list[int],
+    ) -> list[tuple[str, Run]]:
+        """One run a topic, without the records that are too large."""
+        positions: dict[str, list[int]] = {}
+        largest = max(sizes)
+        for index, record in enumerate(records):
+            if largest <= self._record_max or sizes[index] <= self._record_max:
+                positions.setdefault(record.topic, []).append(index)
+        if largest > self._record_max:
+            too_large = [index for index, size in enumerate(sizes) if size > self._record_max]
+            self._budget.not_sent_total += len(too_large)
+            delivery.refuse_some(too_large, self._budget.not_sent(_TOO_LARGE))
+        now_ms = time.time_ns() // 1_000_000
+        runs = []
+        for topic, indices in positions.items():
+            whole = len(indices) == len(records)
+            stamped = any(records[index].timestamp_ms is not None for index in indices)
+            stamps: int | list[int] = now_ms
+            if stamped:
+                given = [records[index].timestamp_ms for index in indices]
+                stamps = [now_ms if stamp is None else stamp for stamp in given]
+            run = Run(
+                delivery,
+                range(len(records)) if whole else indices,
+                tails if whole else [tails[index] for index in indices],
+                sum(sizes) if whole else sum(sizes[index] for index in indices),
+                stamps,
+                None,
+            )
+            run.routes = routes if whole else [routes[index] for index in indices]
+            runs.append((topic, run))
+        return runs
+
+    # Looking.
+
+    def partitions_of(self, topic: str) -> int | None:
+        """How many partitions the topic has; None while that is unknown (it is asked for by the first record)."""
+        known = self._dispatch.snapshot.topics.get(topic)
+        return len(known.partitions) if known is not None and known.partitions else None
+
+    def statistics(self) -> ProducerStatistics:
+        """Everything at this moment; counters since the start."""
+        dispatch, now = self._dispatch, trio.current_time()
+        budget, account = dispatch.budget, dispatch.account
+        partitions = [partition for topic in self._topics.values() for partition in topic.all_partitions()]
+        states = tuple(self._partition_statistics(partition, now) for partition in partitions)
+        errors = [topic.hold.error for topic in self._topics.values()]
+        due_brokers = sum(sender.outbox.has_due_time(now) for sender in self._senders.values())
+        return ProducerStatistics(
+            queue_bytes=budget.used_bytes,
+            queued_records=sum(partition.queue.count for partition in partitions)
+            + sum(topic.undealt.count for topic in self._topics.values()),
+            waiting_bytes=budget.waiting_bytes,
+            waiting_deliveries=budget.waiting_deliveries(),
+            waiters=self._tally.waiters,
+            in_flight_bytes=account.used_bytes,
+            in_flight_batches=account.batches,
+            detached_batches=account.detached_batches,
+            detached_records=account.detached_records,
+            detached_bytes=account.detached_bytes,
+            due_times=due_brokers + sum(state.due for state in states),
+            partitions=states,
+            brokers=tuple(self._broker_statistics(number, sender) for number, sender in self._senders.items()),
+            operator_errors=tuple(
+                error for error in (dispatch.hold.error, *dispatch.refused.values(), *errors) if error is not None
+            ),
+            producer_id=dispatch.identity.current.producer_id,
+            epoch=dispatch.identity.current.epoch,
+            epoch_bumps_total=dispatch.identity.bumps_total,
+            connections_opened_total=self._refresher.connections_opened_total
+            + sum(sender.connections_opened_total for sender in self._senders.values()),
+            attempts_total=sum(sender.outbox.requests_total for sender in self._senders.values()),
+            delivered_total=account.delivered_total,
+            not_sent_total=budget.not_sent_total + account.not_sent_total,
+            unknown_total=account.unknown_total,
+            late_delivered_total=account.late_delivered_total,
+            late_not_sent_total=account.late_not_sent_total,
+            late_unknown_total=account.late_unknown_total,
+            last_cluster_error=dispatch.last_cluster_error,
+        )
+
+    def _partition_statistics(self, partition: PartitionState, now: float) -> PartitionStatistics:
+        oldest = partition.oldest_call(self._timeout_s)
+        window = partition.window
+        return PartitionStatistics(
+            topic=partition.tp.topic,
+            partition=partition.tp.partition,
+            leader=partition.leader,
+            queued=partition.queue.count,
+            in_flight=window.in_flight,
+            sealed=len(window.batches),
+            oldest_age_s=0.0 if oldest is None else max(0.0, now - oldest),
+            answered_age_s=None if partition.answered_at is None else now - partition.answered_at,
+            unresolved=window.unresolved,
+            epoch=window.state.epoch,
+            next_sequence=window.next_sequence,
+            due=not partition.idle and partition.due(now) < float("inf"),
+        )
+
+    def _broker_statistics(self, number: int, sender: Sender) -> BrokerStatistics:
+        address = self._address(number)
+        return BrokerStatistics(
+            broker=number,
+            address="" if address is None else f"{address.host}:{address.port}",
+            connected=sender.connected,
+            in_flight_requests=len(sender.outbox.requests),
+            requests_total=sender.outbox.requests_total,
+            answers_total=sender.outbox.answers_total,
+            connections_opened_total=sender.connections_opened_total,
+        )
+
+    # Ending.
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Stop admitting, send what is queued and waiting for up to ``grace_s`` seconds, then end everything.
+
+        Afterwards every delivery is settled: what was still queued is NotSent("closed"), what was sealed
+        Unknown("closed"). Returns within the grace however the brokers are. A second call waits for the first.
+
+        Args:
+            grace_s: 0 ends at once; None takes ``close_grace_s``.
+
+        On cancellation: the grace is over at once; everything is settled before this returns.
+        """
+        if self._closing:
+            await self._done.wait()
+            return
+        self._closing = True
+        quiet = TaskAlarm()
+        dispatch = self._dispatch
+        self._budget.on_less = quiet.ring
+        try:
+            with trio.move_on_after(self.config.close_grace_s if grace_s is None else grace_s):
+                await trio.lowlevel.checkpoint()
+                while not dispatch.quiet:
+                    await quiet.wait()
+        finally:
+            self._finish("the producer was closed")
+
+    def _finish(self, reason: str) -> None:
+        """Settle everything and end the tasks; synchronous, once."""
+        self._closing = True
+        self._budget.on_less = None
+        self._nursery.cancel_scope.cancel(reason=reason)
+        self._dispatch.close()
+        self._done.set()
+
+    # Tasks.
+
+    def _start_sender(self, broker: int) -> Outbox:
+        sender = Sender(broker, self._dispatch, self._connector, self._observer, self._address, self._random)
+        self._senders[broker] = sender
+        self._nursery.start_soon(sender.run, name=f"kafka sender to broker {broker}")
+        return sender.outbox
+
+    def _address(self, broker: int) -> BrokerAddress | None:
+        return self._dispatch.snapshot.brokers.get(broker)
+
+    async def _keep_time(self) -> NoReturn:
+        """End what is past its deadline. All deliveries have the same timeout, so what comes later ends later: one
+        sleep until the earliest deadline known now, or for one whole timeout, misses nothing."""
+        shortest = min(self._timeout_s, self.config.batch_timeout_s)
+        while True:
+            now = trio.current_time()
+            await trio.sleep_until(min(self._dispatch.next_end(), now + shortest))
+            self._dispatch.end_due(trio.current_time())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._done.is_set() else "closing" if self._closing else "open"
+        budget, account = self._budget, self._dispatch.account
+        return (
+            f"<Producer {state}: {budget.used_bytes} bytes queued, {budget.waiting_deliveries()} deliveries waiting, "
+            f"{account.batches} batches in flight, {account.detached_records} records detached>"
+        )
+
+
+@asynccontextmanager
+async def open_producer(
+    config: ProducerConfig, *, connector: Connector | None = None, observer: ProducerObserver | None = None
+) -> AsyncIterator[Producer]:
+    """Open an idempotent producer with acks=all; returns before the first contact with a broker.
+
+    Leaving the block normally is ``await producer.close()``; leaving it by an exception or a cancellation closes with
+    no grace. A bug in one of its tasks cancels the block and comes out of it.
+
+    Args:
+        connector: makes the byte stream to a broker; None makes TCP connections.
+        observer: is told what happens, once per batch or rarer.
+
+    On cancellation: as by an exception; every delivery is settled, every connection closed.
+    """
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        producer = Producer(config, nursery, connector=connector, observer=observer or ProducerObserver())
+        try:
+            nursery.start_soon(producer._refresher.run, name="kafka metadata refresher")
+            nursery.start_soon(producer._keep_time, name="kafka timekeeper")
+            yield producer
+            await producer.close()
+        except Exception as error:
+            # The caller's, passed on as it is below: the nursery would put it into a group.
+            failure = error
+        finally:
+            producer._finish("the producer's block was left")
+    if failure is not None:
+        raise failure

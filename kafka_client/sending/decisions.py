@@ -1,0 +1,128 @@
+"""What to do with a batch after an answer: a pure function of the answer, the error table and the batch's history.
+
+Owns: the reading of `kafka_client.wire.error_codes` rows against taint, size, and what was tried before. Refuses to
+know: windows, queues, time: the partition carries the decision out.
+
+Invariant: `Step.FINAL` for a batch that is tainted, now or before, ends in Unknown; NotSent needs a definite rejection
+of a batch none of whose attempts may have been appended (kafka.md rule 3).
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kafka_client.outcome import NotSent, Unknown
+from kafka_client.wire.error_codes import Action, ErrorRow
+from kafka_client.wire.produce import PartitionResult, RecordError
+
+from .batch import SealedBatch
+
+__all__ = ["Decision", "Step", "decide", "final_outcome"]
+
+
+class Step(enum.Enum):
+    """What follows."""
+
+    DELIVERED = enum.auto()
+    AGAIN = enum.auto()
+    """The same bytes, after the backoff."""
+    FINAL = enum.auto()
+    """NotSent, or Unknown where tainted."""
+    SPLIT = enum.auto()
+    """Halve it; the halves keep the range."""
+    RE_ENCODE = enum.auto()
+    RESTAMP = enum.auto()
+    WITHOUT = enum.auto()
+    """The named records are NotSent, the rest goes on as a shorter batch."""
+    BEHIND = enum.auto()
+    """Again, after the earlier batch that is being retried."""
+    LEAVE = enum.auto()
+    """The identity is of no use any more for this partition: next epoch, or a new id."""
+    OPERATOR_TOPIC = enum.auto()
+    OPERATOR_PRODUCER = enum.auto()
+    RENEGOTIATE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One step and what it needs."""
+
+    step: Step
+    taints: bool = False
+    """This answer leaves it open that the batch was appended."""
+    positions: tuple[int, ...] = ()
+    """For WITHOUT and RESTAMP: the records named, by position in the batch."""
+    new_id: bool = False
+    """For LEAVE: the epoch cannot be bumped locally."""
+
+
+def decide(batch: SealedBatch, row: ErrorRow, result: PartitionResult, *, is_head: bool) -> Decision:
+    """Read the answer.
+
+    Args:
+        is_head: no earlier batch of the partition is unresolved.
+    """
+    taints = row.tainted_by(result.base_offset)
+    final = Decision(step=Step.FINAL, taints=taints)
+    match row.action:
+        case Action.RETRY | Action.OPERATOR_TOPIC | Action.OPERATOR_PRODUCER:
+            return Decision(step=_PLAIN[row.action], taints=taints)
+        case Action.DELIVERED | Action.RENEGOTIATE:
+            return Decision(step=_PLAIN[row.action])
+        case Action.RE_ENCODE_ONCE:
+            return final if batch.re_encoded else Decision(step=Step.RE_ENCODE)
+        case Action.SPLIT:
+            return Decision(step=Step.SPLIT) if batch.count > 1 and not batch.tainted else final
+        case Action.FINAL_RECORD | Action.FINAL_UNKNOWN:
+            return final
+        case Action.RESTAMP | Action.RECORD_ERRORS:
+            named = _named(result.record_errors, batch.count)
+            if row.action is Action.RESTAMP and not batch.restamped:
+                return Decision(step=Step.RESTAMP, positions=named or tuple(range(batch.count)))
+            return _without(batch, named, final)
+        case Action.SEQUENCE | Action.EPOCH:
+            if batch.proved:
+                return Decision(step=Step.DELIVERED)
+            return _sequence(is_head) if row.action is Action.SEQUENCE else _epoch(row, result)
+
+
+_PLAIN = {
+    Action.DELIVERED: Step.DELIVERED,
+    Action.RETRY: Step.AGAIN,
+    Action.OPERATOR_TOPIC: Step.OPERATOR_TOPIC,
+    Action.OPERATOR_PRODUCER: Step.OPERATOR_PRODUCER,
+    Action.RENEGOTIATE: Step.RENEGOTIATE,
+}
+
+
+def _sequence(is_head: bool) -> Decision:
+    return Decision(step=Step.LEAVE if is_head else Step.BEHIND)
+
+
+#: INVALID_PRODUCER_EPOCH: the log has a higher epoch than we know of; INVALID_PRODUCER_ID_MAPPING: the id is gone.
+_NEED_NEW_ID = frozenset({47, 49})
+
+
+def _epoch(row: ErrorRow, result: PartitionResult) -> Decision:
+    if row.code not in _NEED_NEW_ID and result.log_start_offset == -1:
+        return Decision(step=Step.AGAIN)  # UNKNOWN_PRODUCER_ID without a log start says nothing (KIP-360)
+    return Decision(step=Step.LEAVE, new_id=row.code in _NEED_NEW_ID)
+
+
+def _without(batch: SealedBatch, named: tuple[int, ...], final: Decision) -> Decision:
+    if batch.tainted or batch.count == 1 or len(named) == batch.count:
+        return final
+    if not named:
+        return Decision(step=Step.SPLIT)  # the broker names nobody: halving finds the culprit
+    return Decision(step=Step.WITHOUT, positions=named)
+
+
+def _named(errors: Sequence[RecordError], count: int) -> tuple[int, ...]:
+    return tuple(sorted({error.batch_index for error in errors if 0 <= error.batch_index < count}))
+
+
+def final_outcome(row: ErrorRow, result: PartitionResult, *, tainted: bool) -> NotSent | Unknown:
+    """The outcome of a final failure, with the broker's words where it has any."""
+    detail = result.error_message or row.advice
+    reason = f"{row.name}: {detail}" if detail else row.name
+    return Unknown(reason) if tainted else NotSent(reason)

@@ -1,0 +1,144 @@
+"""One topic: its partitions, and the records that cannot be dealt out yet.
+
+Owns: partition states for the producer's whole life, the sticky choice, the records whose partition is unknown because
+the topic is. Refuses to know: where metadata comes from.
+
+Invariant: records of one key leave in the order of their calls: as long as anything waits to be dealt out, everything
+of the topic waits behind it.
+"""
+
+import random
+from collections.abc import Sequence
+
+from kafka_client.buffer.budget import ByteBudget
+from kafka_client.buffer.delivery import Run
+from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
+from kafka_client.buffer.queue import RecordQueue
+from kafka_client.cluster.snapshot import NULL_TOPIC_ID
+
+from .hold import Hold
+from .partition import Office, PartitionState
+
+__all__ = ["TopicState"]
+
+
+class TopicState:
+    """One topic that somebody produced to."""
+
+    def __init__(self, name: str, office: Office, budget: ByteBudget, rng: random.Random) -> None:
+        self.name = name
+        self.hold = Hold(office.config.operator_retry_s)
+        self.unknown_answers = 0
+        self.metadata_misses = 0
+        """Metadata answers in a row that did not know the topic."""
+        self.metadata_error = False
+        """`hold` was set by a metadata answer and ends with a better one."""
+        self.topic_id = NULL_TOPIC_ID
+        self.partitions: list[PartitionState] = []
+        """In order; empty until the first metadata."""
+        self.beyond: dict[int, PartitionState] = {}
+        """Partitions that callers named and metadata does not know."""
+        self.undealt = RecordQueue(budget, lambda: office.standing_reason(self))
+        self.sticky = StickyPartitioner(rng)
+        self._office = office
+        self._budget = budget
+
+    def place(self, run: Run, route: int, now: float) -> None:
+        """Queue a run whose records share one route; the budget has admitted it."""
+        if not self.partitions:
+            run.routes = [route] * len(run.indices)
+            self.undealt.append(run)
+            self._office.want_metadata()
+            return
+        self._partition_of(route, run.size).enqueue(run, now)
+
+    def deal(self, run: Run, now: float) -> None:
+        """Queue a run by the routes of its records; the budget has admitted it."""
+        routes = run.routes
+        assert routes is not None
+        if not self.partitions:
+            self.undealt.append(run)
+            self._office.want_metadata()
+            return
+        groups: dict[int, list[int]] = {}
+        count = len(self.partitions)
+        sticky = -1
+        for j, route in enumerate(routes):
+            index = routed_partition(route, count)
+            if index is None:
+                if sticky < 0:
+                    sticky = self._sticky(run.size)
+                index = sticky
+            groups.setdefault(index, []).append(j)
+        run.routes = None
+        if len(groups) == 1:
+            self.partition(next(iter(groups))).enqueue(run, now)
+            return
+        delivery = run.delivery
+        assert delivery is not None
+        tails, indices, stamps = run.tails, run.indices, run.timestamps
+        parts: list[tuple[int, Run]] = []
+        for index, positions in groups.items():
+            part_tails = [tails[j] for j in positions]
+            part = Run(
+                delivery,
+                [indices[j] for j in positions],
+                part_tails,
+                sum(len(tail) for tail in part_tails if tail is not None),
+                stamps if isinstance(stamps, int) else [stamps[j] for j in positions],
+                None,
+            )
+            part.open -= delivery.named_among(part.indices)
+            parts.append((index, part))
+        delivery.replace(run, [part for _, part in parts])
+        for index, part in parts:
+            self.partition(index).enqueue(part, now)
+
+    def set_partition_count(self, count: int) -> Sequence[PartitionState]:
+        """Metadata knows so many partitions; returns the new ones. A topic only grows."""
+        new = []
+        for index in range(len(self.partitions), count):
+            named = self.beyond.pop(index) if index in self.beyond else None
+            new.append(named or PartitionState(self, index, self._office, self._budget))
+        self.partitions.extend(new)
+        return new
+
+    def deal_out(self, now: float) -> None:
+        """The partitions are known: deal out what waited, in order."""
+        for run in self.undealt.drain():
+            self.deal(run, now)
+
+    def partition(self, index: int) -> PartitionState:
+        """One partition, known or named by a caller."""
+        if index < len(self.partitions):
+            return self.partitions[index]
+        found = self.beyond.get(index)
+        if found is None:
+            found = self.beyond[index] = PartitionState(self, index, self._office, self._budget)
+        return found
+
+    def all_partitions(self) -> list[PartitionState]:
+        """Known ones, then those only named."""
+        return [*self.partitions, *self.beyond.values()] if self.beyond else self.partitions
+
+    def _partition_of(self, route: int, size: int) -> PartitionState:
+        if route == NO_ROUTE:
+            return self.partitions[self._sticky(size)]
+        if route >= 0:
+            return self.partition(route)
+        index = routed_partition(route, len(self.partitions))
+        assert index is not None
+        return self.partitions[index]
+
+    def _sticky(self, size: int) -> int:
+        current = self.sticky.current(size)
+        if current is None:
+            loads = [
+                None if partition.leader is None else partition.queue.size_bytes + partition.window.cost
+                for partition in self.partitions
+            ]
+            current = self.sticky.choose(loads, size)
+        return current
+
+    def __repr__(self) -> str:
+        return f"<TopicState {self.name}: {len(self.partitions)} partitions, {self.undealt.count} records undealt>"

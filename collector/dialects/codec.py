@@ -53,7 +53,10 @@ class Codec(Protocol):
         ...
 
     def members(self, body: bytes) -> dict[str, bytes]:
-        """Slice an object: its members by name, the last of several with one name. Raises `ClientFault`."""
+        """Slice an object: its members by name, the last of several with one name. Raises `ClientFault`.
+
+        The slices may be `msgspec.Raw`: for the other methods of a codec, or for ``bytes()``.
+        """
         ...
 
     def items(self, raw: bytes) -> list[bytes] | None:
@@ -162,7 +165,8 @@ def batch_level(codec: Codec, members: dict[str, bytes], events: int, max_bytes:
     """The JSON of a batch's top level, from the slices of its members without its array and key.
 
     Raises:
-        ClientFault: its copies in the records of ``events`` events would have more than ``max_bytes`` together.
+        ClientFault: its copies in the records of ``events`` events would have more than ``max_bytes`` together, or it
+            is nested too deep.
     """
     if not members:
         return b"{}"
@@ -173,6 +177,8 @@ def batch_level(codec: Codec, members: dict[str, bytes], events: int, max_bytes:
             f"the batch's top level has {len(level)} bytes beside its {events} events, and stands in the record of "
             f"each; at most {max_bytes} bytes are allowed for all of them together",
         )
+    if deeper_than(level, NESTING_MAX):
+        raise ClientFault("too_deep", f"the batch's top level is nested deeper than {NESTING_MAX} levels")
     return level
 
 

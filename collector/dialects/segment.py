@@ -327,8 +327,6 @@ def _check_level(codec: Codec, members: dict[str, bytes]) -> int | None:
     try:
         for name in ("context", "integrations"):
             object_or_none(given, name)
-            if name in members and deeper_than(members[name], NESTING_MAX):
-                raise BadEvent("too_deep", f"{name} is nested deeper than {NESTING_MAX} levels")
         sent_at = read_time(given, "sentAt")
     except BadEvent as bad:
         raise ClientFault(bad.code, bad.message) from None

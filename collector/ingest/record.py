@@ -34,8 +34,8 @@ USER_AGENT_MAX_CHARS = 512
 """It stands in every record of a request; browsers send 100 to 200."""
 
 _quote = msgspec.json.Encoder().encode
-# Source: the substrings that the IAB/ABC list and matomo's device-detector have in common.
-_BOT = re.compile(r"bot\b|bot/|crawl|spider|slurp|headless|lighthouse|phantomjs|preview", re.IGNORECASE)
+# Source: the substrings that the IAB/ABC list and matomo's device-detector have in common. CUBOT makes phones.
+_BOT = re.compile(r"(?<!cu)bot\b|crawl|spider|slurp|headless|lighthouse|phantomjs|preview", re.IGNORECASE)
 
 
 class RecordContext(Struct, frozen=True, kw_only=True):

@@ -47,6 +47,11 @@ class MockKafka:
         if answer != "ok":
             raise ChildFailed(f"mock broker: {' '.join(map(str, words))}: {answer}")
 
+    async def wait_ended(self) -> ChildFailed:
+        """Wait until the mock has ended and return the error that says so. On cancellation: nothing happens."""
+        code = await self.child.wait_ended()
+        return self.child.failure(f"has ended with {code}")
+
 
 @asynccontextmanager
 async def open_mock(topics: Mapping[str, int] | None = None, *, brokers: int = 1) -> AsyncIterator[MockKafka]:

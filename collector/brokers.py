@@ -1,0 +1,38 @@
+"""The collector's `[kafka]` and `[limits]`, in the words of kafka_client.
+
+Owns: the translation. Refuses to know: who opens a producer or asks a cluster.
+"""
+
+import math
+
+from collector.config import Config
+from kafka_client.config import ProducerConfig, SecurityConfig
+
+__all__ = ["producer_config"]
+
+
+def producer_config(config: Config) -> ProducerConfig:
+    """Return what `kafka_client.open_producer` and `kafka_client.admin.open_admin` take."""
+    kafka, limits = config.kafka, config.limits
+    return ProducerConfig(
+        bootstrap_servers=kafka.bootstrap_servers,
+        security=SecurityConfig(
+            protocol=kafka.security_protocol,
+            ssl_cafile=kafka.ssl_cafile,
+            ssl_certfile=kafka.ssl_certfile,
+            ssl_keyfile=kafka.ssl_keyfile,
+            ssl_keyfile_password=kafka.ssl_keyfile_password,
+            ssl_check_hostname=kafka.ssl_check_hostname,
+        ),
+        compression=kafka.compression,
+        linger_s=kafka.linger_s,
+        queue_max_bytes=limits.queue_bytes,
+        max_waiting_bytes=limits.waiting_bytes,
+        in_flight_max_bytes=limits.in_flight_bytes,
+        in_flight_max_bytes_per_partition=limits.in_flight_partition_bytes,
+        produce_timeout_s=kafka.produce_timeout_s,
+        request_timeout_s=kafka.request_timeout_s,
+        delivery_timeout_s=kafka.delivery_timeout_s,
+        # Sealed batches have no deadline of their own: they are bounded in number, and their end is waited for.
+        batch_timeout_s=math.inf,
+    )

@@ -1,0 +1,53 @@
+"""``collector check``: would this configuration work, link by link, and is the topic what it has to be?
+
+Owns: the printing and the exit code: 2 where something has to be mended, else 0. Refuses to know: the links
+(`collector.deadlines`) and the topic's rules (`collector.topic_check`).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .settings import add_config_argument, load_for_topic
+
+if TYPE_CHECKING:
+    from collector.topic_check import Finding
+
+__all__ = ["add_arguments", "run"]
+
+_MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "error": "FAIL "}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_argument(parser)
+    parser.add_argument("--bootstrap-servers", metavar="H:P,H:P", help="instead of [kafka] bootstrap_servers")
+    parser.add_argument("--topic", help="instead of [kafka] topic")
+    parser.add_argument("--strict", action="store_true", help="min.insync.replicas = 1 is an error, not a warning")
+    parser.add_argument("--offline", action="store_true", help="the configuration only: ask no broker")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import trio
+
+    from collector.deadlines import DeadlineChain
+    from collector.topic_check import check_topics
+
+    config = load_for_topic(arguments)
+    if arguments.strict:
+        config = replace(config, check=replace(config.check, strict=True))
+    chain = DeadlineChain.from_config(config)
+    print("chain of deadlines")
+    for line in chain.lines():
+        print(f"  {line}")
+    broken = bool(chain.problems())
+    if not arguments.offline:
+        print(f"topics at {','.join(config.kafka.bootstrap_servers)}")
+        sys.stdout.flush()
+        findings: Sequence[Finding] = trio.run(check_topics, config)
+        for finding in findings:
+            print(f"  {_MARKS[finding.level]}{finding.text}")
+        broken = broken or any(finding.level == "error" for finding in findings)
+    sys.stdout.flush()
+    return 2 if broken else 0

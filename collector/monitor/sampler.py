@@ -15,7 +15,7 @@ import trio
 from .instruments import Histogram
 from .ledger_view import LedgerView
 from .monitor import SAMPLE_S, STAGES, Monitor, Sample, Stage
-from .statistics import JsonValue, numbers_of
+from .statistics import JsonValue
 from .tasks import Stillness
 
 __all__ = ["Sampler"]
@@ -29,6 +29,7 @@ _CURVES = {
     "queue_bytes": ("producer", "queue_bytes"),
     "in_flight_bytes": ("producer", "in_flight_bytes"),
     "in_work_bytes": ("admission", "in_work_bytes"),
+    "connections": ("connections", "open"),
 }
 
 
@@ -108,7 +109,4 @@ class Sampler:
             value: object = getattr(readings.get(source), attribute, None)
             if isinstance(value, (int, float)):
                 values[name] = float(value)
-        server = readings.get("server")
-        if server is not None:
-            values.update((number.name, number.value) for number in numbers_of(server) if not number.labels)
         return values

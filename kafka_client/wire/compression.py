@@ -138,21 +138,21 @@ def _decompress_gzip(data: Buffer, max_bytes: int) -> bytes:
 def _decompress_snappy(data: Buffer, max_bytes: int) -> bytes:
     packed = bytes(data)
     if not packed.startswith(_XERIAL_MAGIC):
-        return _snappy_block(packed, max_bytes)
+        return _snappy_block(packed, 0, max_bytes)
     parts, position, total = [], _XERIAL_HEADER_BYTES, 0
     while position < len(packed):
         length = int.from_bytes(packed[position : position + 4], "big")
         block = packed[position + 4 : position + 4 + length]
         if len(block) < length:
             raise ValueError("a xerial block ends early")
-        parts.append(_snappy_block(block, max_bytes - total))
+        parts.append(_snappy_block(block, total, max_bytes))
         total += len(parts[-1])
         position += 4 + length
     return b"".join(parts)
 
 
-def _snappy_block(block: bytes, max_bytes: int) -> bytes:
-    if cramjam.snappy.decompress_raw_len(block) > max_bytes:
+def _snappy_block(block: bytes, before: int, max_bytes: int) -> bytes:
+    if before + cramjam.snappy.decompress_raw_len(block) > max_bytes:
         raise _too_large("snappy", max_bytes)
     return bytes(cramjam.snappy.decompress_raw(block))
 
@@ -176,9 +176,13 @@ def _decompress_zstd(data: Buffer, max_bytes: int) -> bytes:
         decompressor: zstandard.ZstdDecompressor = _CONTEXTS.decompressor
     except AttributeError:
         decompressor = _CONTEXTS.decompressor = zstandard.ZstdDecompressor()
+    packed = bytes(data)
     # Java's frames do not say how large their content is, so it is read as a stream, up to the bound.
-    with decompressor.stream_reader(bytes(data), read_across_frames=True) as reader:
-        return reader.read(max_bytes + 1)
+    with decompressor.stream_reader(packed, read_across_frames=True) as reader:
+        plain = reader.read(max_bytes + 1)
+    if len(plain) < min(zstandard.frame_content_size(packed), max_bytes + 1):
+        raise ValueError("the frame ends early")  # the reader takes that for an end
+    return plain
 
 
 _COMPRESSORS: Mapping[Codec, Callable[[bytes], bytes]] = {

@@ -28,7 +28,7 @@ from .waits import Frame, Wait, describe_wait, own_frame, subject_of
 
 __all__ = ["NurseryNode", "Stillness", "TaskNode", "all_tasks", "capture_tree"]
 
-_TASK_REPR = re.compile(r"<Task '(.*)' at 0x[0-9a-f]+>")
+_TASK_REPR = re.compile(r"<Task ['\"](.*)['\"] at 0x[0-9a-f]+>")
 
 # coroutine.__await__(), and one step of an async generator.
 _WRAPPERS = frozenset({"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "anext_awaitable"})

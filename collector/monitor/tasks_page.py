@@ -124,7 +124,9 @@ def _attention(every: Sequence[TaskNode], headline: Headline) -> list[str]:
     late = [node for node in every if node.deadline_s is not None and node.deadline_s < -LATE_S]
     found += _listed("past a deadline that the loop could not deliver yet", late)
     # A cancelled task that waits for its children is not the culprit: one of them is.
-    undead = [node for node in every if node.cancelled and node.wait.kind != "children" and not node.runnable]
+    undead = [
+        node for node in every if node.cancelled and node.wait.kind not in ("children", "running") and not node.runnable
+    ]
     found += _listed("cancelled and not ended", undead)
     slow = [node for node in every if node.wait.kind == "slow peer"]
     found += _listed("writing to a peer that does not read", slow)

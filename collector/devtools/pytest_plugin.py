@@ -23,8 +23,8 @@ __all__ = ["kafka_broker"]
 async def kafka_broker() -> "AsyncIterator[FakeCluster]":
     """A strict Kafka cluster in this process: one broker, topics ``events`` and ``events-bad`` with 12 partitions each.
 
-    See `kafka_client.testing.FakeCluster`: ``faults`` for what shall go wrong, ``seen`` for what the broker saw, ``log``,
-    ``records``, ``values`` for what is in it. Works on virtual time (``autojump_clock``).
+    See `kafka_client.testing.FakeCluster`: ``faults`` for what shall go wrong, ``seen`` for what the broker saw,
+    ``log``, ``records``, ``values`` for what is in it. Works on virtual time (``autojump_clock``).
     """
     from kafka_client.testing import open_fake_cluster
 

@@ -209,18 +209,22 @@ class FakeCluster:
             self.changed()
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"fake broker {broker.number} refuses connections")
         ours, theirs = open_link(self._socket_buffer_bytes)
-        self._nursery.start_soon(self._accept(broker, tcp=False), theirs)
+        self._nursery.start_soon(self._open(broker, theirs, tcp=False).serve)
         return ours
 
-    def _accept(self, broker: FakeBroker, *, tcp: bool) -> Callable[[trio.abc.HalfCloseableStream], Awaitable[None]]:
-        async def serve(stream: trio.abc.HalfCloseableStream) -> None:
-            self.seen.connections_opened_total += 1
-            connection = Connection(self, broker, stream, self.seen.connections_opened_total, tcp=tcp)
-            self.changed()
-            if tcp and (not broker.running or self.faults.connect_refused(broker.number)):
+    def _open(self, broker: FakeBroker, stream: trio.abc.HalfCloseableStream, *, tcp: bool) -> Connection:
+        self.seen.connections_opened_total += 1
+        connection = Connection(self, broker, stream, self.seen.connections_opened_total, tcp=tcp)
+        self.changed()
+        return connection
+
+    def _accept_tcp(self, broker: FakeBroker) -> Callable[[trio.SocketStream], Awaitable[None]]:
+        async def serve(stream: trio.SocketStream) -> None:
+            if not broker.running or self.faults.connect_refused(broker.number):
+                self.seen.connections_refused_total += 1
                 await trio.aclose_forcefully(stream)
-                return
-            await connection.serve()
+            else:
+                await self._open(broker, stream, tcp=True).serve()
 
         return serve
 
@@ -235,7 +239,7 @@ class FakeCluster:
             if broker.tcp_address is None:
                 listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
                 broker.tcp_address = listeners[0].socket.getsockname()[:2]
-                self._nursery.start_soon(trio.serve_listeners, self._accept(broker, tcp=True), listeners)
+                self._nursery.start_soon(trio.serve_listeners, self._accept_tcp(broker), listeners)
         return self.tcp_bootstrap_servers
 
     # Brokers

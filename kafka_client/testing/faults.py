@@ -168,9 +168,9 @@ class Faults:
 
     def __init__(self) -> None:
         self._active: list[Fault] = []
+        self._stalls: list[Fault] = []
         self._refusing: dict[int | None, float] = {}
         self._black_holes: set[int | None] = set()
-        self._reset_versions_above: int | None = None
 
     def __repr__(self) -> str:
         return f"<Faults {self._active}>"
@@ -182,8 +182,9 @@ class Faults:
 
     def clear(self) -> None:
         """Remove every fault, release every stall, accept connections again."""
-        for fault in list(self._active):
+        for fault in [*self._active, *self._stalls]:
             fault.release()
+        self._stalls.clear()
         self._refusing.clear()
         self._black_holes.clear()
 
@@ -241,7 +242,8 @@ class Faults:
             plan.gates.append(fault.released)
             plan.skip_processing |= not append
 
-        return self._add("stall", apply, selection)
+        self._stalls.append(self._add("stall", apply, selection))
+        return self._stalls[-1]
 
     def throttle(self, milliseconds: int, **selection: Unpack[Selection]) -> Fault:
         """Answer with ``throttle_time_ms`` (KIP-219). A request that arrives before it is over is a violation."""

@@ -8,6 +8,8 @@ a closed peer breaks a later send, not the send itself.
 Works on virtual time: nothing here looks at a clock or a thread.
 """
 
+import operator
+
 import trio
 
 __all__ = ["MemoryStream", "open_link"]
@@ -78,7 +80,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._sending = True
         try:
             await trio.lowlevel.checkpoint()
-            while not self._closed and not self._outgoing.reset and not self._outgoing.unread:
+            while True:
+                self._check_sendable()
                 if len(self._outgoing.buffer) < self._outgoing.capacity_bytes:
                     return
                 await self._outgoing.wait_changed()
@@ -93,6 +96,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Close the sending half."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
         await trio.lowlevel.checkpoint()
         if self._closed:
             raise trio.ClosedResourceError("this end of the stream was closed")
@@ -101,7 +106,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What has arrived, at least one byte; b"" at the end."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")

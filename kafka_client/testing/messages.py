@@ -45,6 +45,7 @@ class Api(enum.IntEnum):
     FETCH = 1
     LIST_OFFSETS = 2
     METADATA = 3
+    FIND_COORDINATOR = 10
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     INIT_PRODUCER_ID = 22
@@ -57,6 +58,7 @@ VERSIONS_OF_KAFKA_4_1: Mapping[Api, tuple[int, int]] = {
     Api.FETCH: (4, 17),
     Api.LIST_OFFSETS: (1, 10),
     Api.METADATA: (0, 13),
+    Api.FIND_COORDINATOR: (0, 6),
     Api.API_VERSIONS: (0, 4),
     Api.CREATE_TOPICS: (2, 7),
     Api.INIT_PRODUCER_ID: (0, 5),

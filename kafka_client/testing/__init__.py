@@ -8,10 +8,11 @@ async with open_fake_cluster(topics={"events": 3}) as cluster:
 assert cluster.values("events") == [b"hello"]
 """
 
-from kafka_client.testing.cluster import FakeBroker, FakeCluster, FakePartition, FakeTopic, open_fake_cluster
+from kafka_client.testing.cluster import FakeCluster, open_fake_cluster
 from kafka_client.testing.faults import Fault, Faults
 from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
 from kafka_client.testing.partition_log import StoredRecord
+from kafka_client.testing.parts import FakeBroker, FakePartition, FakeTopic
 from kafka_client.testing.seen import BatchSeen, RequestSeen, Seen
 
 __all__ = [

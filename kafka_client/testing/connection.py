@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from kafka_client.testing import apis
-from kafka_client.testing.faults import Plan
 from kafka_client.testing.link import MemoryStream
 from kafka_client.testing.messages import Api, BadRequest, Header, Value, decode_header, encode_answer
+from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:
-    from kafka_client.testing.cluster import FakeBroker, FakeCluster
+    from kafka_client.testing.cluster import FakeCluster
+    from kafka_client.testing.parts import FakeBroker
 
 __all__ = ["Connection"]
 

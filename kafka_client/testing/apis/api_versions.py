@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kafka_client.testing.apis.call import Call
-from kafka_client.testing.faults import Plan
 from kafka_client.testing.messages import Api, Header, Value, decode_request, encode_answer
+from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kafka_client.testing.faults import Plan
 from kafka_client.testing.messages import Value
+from kafka_client.testing.plan import Plan
 
 __all__ = ["Call"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 from uuid import UUID
 
 from kafka_client.testing.apis.call import Call
-from kafka_client.testing.faults import Plan
 from kafka_client.testing.messages import Api, Header, Value, decode_request
+from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:
-    from kafka_client.testing.cluster import FakeTopic
     from kafka_client.testing.connection import Connection
+    from kafka_client.testing.parts import FakeTopic
 
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3

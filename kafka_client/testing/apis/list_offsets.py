@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kafka_client.testing.apis.call import Call
-from kafka_client.testing.faults import Plan
 from kafka_client.testing.messages import Api, Header, Value, decode_request
+from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:

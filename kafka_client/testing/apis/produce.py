@@ -12,13 +12,13 @@ from uuid import UUID
 
 from kafka_client.testing.apis.call import Call
 from kafka_client.testing.batches import BatchRejected, ParsedBatch, parse_produced
-from kafka_client.testing.faults import PartitionAnswer, Plan
 from kafka_client.testing.messages import Api, BadRequest, Header, Value, decode_request
+from kafka_client.testing.plan import PartitionAnswer, Plan
 from kafka_client.testing.seen import BatchSeen, RequestSeen
 
 if TYPE_CHECKING:
-    from kafka_client.testing.cluster import FakePartition, FakeTopic
     from kafka_client.testing.connection import Connection
+    from kafka_client.testing.parts import FakePartition, FakeTopic
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 NOT_LEADER_OR_FOLLOWER = 6

@@ -11,30 +11,41 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - ``read_timeout`` ends its reader but not the connection: it stays unset.
 - Its websocket pings sleep on after the connection is gone, and a shutdown waits for them: here a gone connection wakes
   them (`_Context`).
-- A websocket message above the limit is refused, but what follows is kept all the same, without bound; and deflated
-  frames inflate without bound: `_BoundedBuffer`, and the extension is not negotiated.
-- It drops a websocket that sends before we accepted, and does not tell the application: `Connection.gone` does.
+- A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task
+is
+  ended here, and not started again (`Connection`).
+- A websocket message above the limit is refused, but what follows is kept all the same, without bound; deflated frames
+  inflate without bound; and one that sends before we accepted is dropped without a word to the application:
+  `Websocket`.
 - An exception in one connection ends the server: the rim in `Connection.run`.
 - It accepts any number of connections: `ConnectionLimits`.
 
-The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name. `install` puts a function there which looks at
-the ``Config`` it is given, and starts our class only where that says so: other Hypercorns in this process are not
-touched.
+The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name, and so its protocols ``WSStream``. `install`
+puts functions there which looks at the ``Config`` it is given, and starts our class only where that says so: other
+Hypercorns in this process are not touched.
 """
 
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import hypercorn.protocol.ws_stream as hypercorn_websocket
+import hypercorn.protocol.h2 as hypercorn_http2
+import hypercorn.protocol.h11 as hypercorn_http1
 import hypercorn.trio
 import hypercorn.trio.run as hypercorn_run
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event as ConnectionEvent
+from hypercorn.events import Updated
+from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIFramework
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
 
 from collector.config import Config
 from collector.deadlines import DeadlineChain
@@ -45,6 +56,9 @@ from collector.web.handle import STATE_KEY
 __all__ = ["Connection", "ConnectionLimits", "install", "serve_stock"]
 
 log = get_logger("stock")
+
+#: How long a client may take to answer our close frame before its connection is cut.
+CLOSE_WAIT_S = 2.0
 
 #: The attribute of Hypercorn's ``Config`` that asks for our connection class.
 LIMITS_ATTRIBUTE = "collector_limits"
@@ -90,16 +104,16 @@ class ConnectionLimits:
 class _Context:
     """Hypercorn's worker context, except that a sleep ends when the connection is gone."""
 
-    def __init__(self, context: Any, gone: trio.Event) -> None:
+    def __init__(self, context: Any, connection: "Connection") -> None:
         self._context = context
-        self._gone = gone
+        self.connection = connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def sleep(self, wait: float) -> None:
         with trio.move_on_after(wait):
-            await self._gone.wait()
+            await self.connection.gone.wait()
 
 
 class Connection(TCPServer):
@@ -107,7 +121,7 @@ class Connection(TCPServer):
 
     def __init__(self, app: Any, config: Any, context: Any, state: Any, stream: Any) -> None:
         self.gone = trio.Event()
-        super().__init__(app, config, cast("Any", _Context(context, self.gone)), {**state, STATE_KEY: self}, stream)
+        super().__init__(app, config, cast("Any", _Context(context, self)), {**state, STATE_KEY: self}, stream)
         self._limits: ConnectionLimits = getattr(config, LIMITS_ATTRIBUTE)
 
     def __repr__(self) -> str:
@@ -138,31 +152,76 @@ class Connection(TCPServer):
             await super()._read_data()
         finally:
             self.gone.set()
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: ConnectionEvent) -> None:
+        """Send, close, or note that a request has ended: a connection that is gone is not waited on for the next."""
+        if not (isinstance(event, Updated) and event.idle and self.gone.is_set()):
+            await super().protocol_send(event)
 
     def abort(self) -> None:
         """Cut the connection now: whoever reads or writes it sees it closed, shielded or not."""
         self.stream.socket.close()
 
 
-class _BoundedBuffer(hypercorn_websocket.WebsocketBuffer):
-    """A websocket message in the making; above the limit it keeps nothing, however much follows."""
+class Websocket(WSStream):
+    """One websocket of the stock server: bounded, uncompressed, and its application hears of its end."""
 
-    def extend(self, event: Any) -> None:
-        if self.length > self.max_length:
-            raise hypercorn_websocket.FrameTooLargeError
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._too_big = False
+
+    async def handle(self, event: Event) -> None:
+        """Take one event of the connection."""
+        if isinstance(event, Request):
+            # Without the offer there is no compression: Hypercorn would inflate the 64 KiB of one read into 64 MiB
+            # before anybody could look at its size.
+            headers = [(name, value) for name, value in event.headers if name.lower() != b"sec-websocket-extensions"]
+            event = replace(event, headers=headers)
+        early = isinstance(event, Body | Data) and not self.closed and not self.handshake.accepted
+        await super().handle(event)
+        if early and self.app_put is not None:
+            await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
+            await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _handle_events(self) -> None:
+        """As Hypercorn's, except that after a message too big everything is read and dropped, but the answer to
+        1009."""
+        for event in self.connection.events():
+            match event:
+                case Message():
+                    if not self._too_big:
+                        await self._take(event)
+                case Ping():
+                    await self._send_wsproto_event(event.response())
+                case CloseConnection():
+                    if self.connection.state == ConnectionState.REMOTE_CLOSING:
+                        await self._send_wsproto_event(event.response())
+                    await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _take(self, event: Message[Any]) -> None:
         try:
-            super().extend(event)
-        except hypercorn_websocket.FrameTooLargeError:
-            self.value = None
-            raise
+            self.buffer.extend(event)
+        except FrameTooLargeError:
+            self._too_big = True
+            self.buffer.clear()
+            await self._send_wsproto_event(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG))
+            self.task_group.spawn(self._cut)
+            return
+        if event.message_finished:
+            assert self.app_put is not None
+            await self.app_put(self.buffer.to_message())
+            self.buffer.clear()
 
-    def clear(self) -> None:
-        if self.length <= self.max_length:
-            super().clear()
+    async def _cut(self) -> None:
+        """Give the client time to read why, then end it."""
+        await self.context.sleep(CLOSE_WAIT_S)
+        if not self.closed:
+            cast("_Context", self.context).connection.abort()
 
 
-def _no_extensions(requested: object, supported: object) -> None:
-    """No compression: Hypercorn would inflate one read's 64 KiB into 64 MiB before anybody could look at its size."""
+def _make_websocket(app: Any, config: Any, *others: Any) -> WSStream:
+    return (Websocket if hasattr(config, LIMITS_ATTRIBUTE) else WSStream)(app, config, *others)
 
 
 def _start_connection(app: Any, config: Any, context: Any, state: Any, stream: Any) -> Awaitable[None]:
@@ -175,13 +234,18 @@ def install() -> None:
     """Put the seam in; idempotent. Raises RuntimeError when this Hypercorn is not the one that it was written for."""
     if vars(hypercorn_run).get("TCPServer") is _start_connection:
         return
-    names = ("WebsocketBuffer", "FrameTooLargeError", "server_extensions_handshake")
-    in_place = all(hasattr(hypercorn_websocket, name) for name in names)
-    if vars(hypercorn_run).get("TCPServer") is not TCPServer or not in_place:
-        raise RuntimeError("this version of Hypercorn is not known: its connection class is not where it was in 0.18")
+    in_place = (
+        (hypercorn_run, "TCPServer", TCPServer),
+        (hypercorn_http1, "WSStream", WSStream),
+        (hypercorn_http2, "WSStream", WSStream),
+    )
+    methods = (WSStream._handle_events, WSStream._send_wsproto_event, TCPServer._read_data, TCPServer.protocol_send)
+    if any(vars(module).get(name) is not kind for module, name, kind in in_place) or not all(map(callable, methods)):
+        raise RuntimeError("this version of Hypercorn is not known: its classes are not where they were in 0.18")
     # Module globals of another package, on purpose: there is no other way in, and tests/contract watches over it.
-    vars(hypercorn_run).update(TCPServer=_start_connection)
-    vars(hypercorn_websocket).update(WebsocketBuffer=_BoundedBuffer, server_extensions_handshake=_no_extensions)
+    vars(hypercorn_run)["TCPServer"] = _start_connection
+    vars(hypercorn_http1)["WSStream"] = _make_websocket
+    vars(hypercorn_http2)["WSStream"] = _make_websocket
 
 
 def hypercorn_config(config: Config, listener: socket.socket) -> HypercornConfig:

@@ -119,8 +119,6 @@ class Session:
                 nursery.start_soon(self._read, waiters, name="websocket: reader")
                 nursery.start_soon(self._write, name="websocket: writer")
                 nursery.start_soon(self._drain, name="websocket: drain")
-                if self._handle is not None:
-                    nursery.start_soon(self._watch, self._handle, name="websocket: connection")
                 await self._ending.wait()
                 if self._close_code == TOO_BIG:
                     await self._close()
@@ -186,14 +184,6 @@ class Session:
         await self._services.lifecycle.wait_reached(Phase.DRAINING)
         self._outbox.say({"op": "drain", "retry_after_s": retry_after_s()})
         self._end(SERVICE_RESTART)
-
-    async def _watch(self, handle: ConnectionHandle) -> None:
-        """The stock server forgets to say ``websocket.disconnect`` where a client sent frames before our acceptance."""
-        await handle.gone.wait()
-        with trio.move_on_after(CLOSE_WAIT_S):
-            await self._gone.wait()
-        self._gone.set()
-        self._end(None)
 
     # One message
 

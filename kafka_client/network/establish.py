@@ -6,6 +6,8 @@ know: what the connection is for.
 Invariant: whatever happens, a stream that is not returned is closed.
 """
 
+import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -154,9 +156,11 @@ def _os_reason(error: OSError) -> str:
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return error.strerror or str(error)
+    found = cause if isinstance(cause, OSError) else error
+    # Trio puts the address into strerror, and so do we; a name that does not resolve has a code of another table.
+    if found.errno is not None and not isinstance(found, socket.gaierror):
+        return os.strerror(found.errno)
+    return found.strerror or str(found)
 
 
 def chained(error: ConnectionLost, cause: BaseException | None) -> ConnectionLost:

@@ -17,8 +17,12 @@ def raise_plainly(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     A nursery groups whatever leaves it. A loss beside something else is the lesser news: beside a bug it would hide it,
     beside a cancellation it would come out of it as an error.
     """
-    lost, rest = group.split(ConnectionLost)
-    found: BaseException = lost if rest is None and lost is not None else rest or group
-    while isinstance(found, BaseExceptionGroup) and (len(found.exceptions) == 1 or rest is None):
-        found = found.exceptions[0]
+    found: BaseException
+    _, rest = group.split(ConnectionLost)
+    if rest is None:  # nothing but losses: the first one stands for all
+        found = group
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+    else:
+        found = rest.exceptions[0] if len(rest.exceptions) == 1 else rest
     raise found from found.__cause__

@@ -41,8 +41,7 @@ async def collect(
     chain = DeadlineChain.from_config(config)
     for problem in chain.problems():
         raise Mendable(problem)
-    for link in chain.links:
-        log.info("deadline", link=str(link))
+    log.info("the chain of deadlines holds", links=[str(link) for link in chain.links])
     listening = False
     codes: list[int] = []
 
@@ -54,6 +53,7 @@ async def collect(
         async with trio.open_nursery() as nursery:
             started: Started = await nursery.start(collected)
             listening = True
+            log.info("listening", http=started.http, ws=started.ws, admin=started.admin)
             task_status.started(started)
             nursery.start_soon(_look_at_topics, config, name="topic check")
     except* OSError as group:

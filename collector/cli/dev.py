@@ -109,8 +109,10 @@ async def _dev(config: Config, arguments: argparse.Namespace) -> int:
             await nursery.start(_take_signals, nursery.cancel_scope, stop)
             async with AsyncExitStack() as stack:
                 config, broker_ended = await _open_broker(stack, config, arguments)
-                nursery.start_soon(_raise_when, broker_ended, name="is the broker alive")
-                codes.append(await _collect(config, arguments, stop))
+                async with trio.open_nursery() as beside:
+                    beside.start_soon(_raise_when, broker_ended, name="is the broker alive")
+                    codes.append(await _collect(config, arguments, stop))
+                    beside.cancel_scope.cancel(reason="the broker may end now")
             nursery.cancel_scope.cancel(reason="the collector has ended")
     return codes[0] if codes else 0
 

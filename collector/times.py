@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-__all__ = ["parse_iso8601", "rfc3339", "to_ms"]
+__all__ = ["parse_iso8601", "rfc3339", "rfc3339_json", "to_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -38,15 +38,22 @@ def parse_iso8601(text: str) -> datetime | None:
 
 def rfc3339(time_ms: int) -> str | None:
     """Write milliseconds since 1970 as ``2026-11-20T08:15:30.123Z``; None outside of the years 1 to 9999."""
+    written = rfc3339_json(time_ms)
+    return None if written == b"null" else written[1:-1].decode()
+
+
+def rfc3339_json(time_ms: int) -> bytes:
+    """Write the same as a JSON string, or as ``null``."""
     second, ms = divmod(time_ms, 1000)
     written = _second(second)
-    return None if written is None else f"{written}.{ms:03d}Z"
+    return b"null" if written is None else b'%b.%03dZ"' % (written, ms)
 
 
 # The events of one request lie within few seconds: 0.1 µs remembered, 1.5 µs anew. 4096 entries hold about 500 kB.
 @lru_cache(maxsize=4096)
-def _second(second: int) -> str | None:
+def _second(second: int) -> bytes | None:
     try:
-        return (EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+        moment = EPOCH + timedelta(seconds=second)
     except OverflowError:
         return None
+    return b'"' + moment.isoformat(timespec="seconds")[:19].encode()

@@ -14,6 +14,7 @@ from collector.times import parse_iso8601
 from .codec import Number, has_text
 
 __all__ = [
+    "NOBODY",
     "BadEvent",
     "is_number",
     "is_text",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 # contracts.md §6: what clients send when they mean "nobody".
-_NOBODY = frozenset({"", "null", "undefined", "0", "anonymous"})
+NOBODY = frozenset({"", "null", "undefined", "0", "anonymous"})
 
 
 class BadEvent(Exception):
@@ -41,7 +42,7 @@ class BadEvent(Exception):
 def usable_identity(*candidates: str | None) -> str | None:
     """Return the first that names somebody: a key that all strangers shared would be one hot partition."""
     for candidate in candidates:
-        if candidate is not None and candidate not in _NOBODY:
+        if candidate is not None and candidate not in NOBODY:
             return candidate
     return None
 

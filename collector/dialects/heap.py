@@ -3,74 +3,33 @@
 Owns: contracts.md §1, and the form of Heap's answers: 200 with ``{}``, everything else in plain text. Refuses to know:
 rate limits over time (`collector.dialects.quota`), and how long anything may take.
 
-Invariants: a typed decoder and the close look (`_closely`) accept the same events and yield the same `HeapEvent`; the
-second one is taken only where the first refused. Joining and cutting of array values is validation, not rewriting: the
-client's bytes stay as they are.
+Invariants: every way through here accepts the same events; the short ones are for what SDKs send. Joining and cutting
+of array values is validation, not rewriting: the client's bytes stay as they are.
 
 What contracts.md leaves open, decided here: an optional member that is null counts as absent; a property value is a
 number or a string, or an array of them, and nothing else.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Sequence
 
-import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from collector.config import LimitsConfig
 from collector.times import to_ms
 
 from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
 from .codec import NESTING_MAX, Codec, batch_level, codec_of, deeper_than
-from .fields import BadEvent, is_number, is_text, object_or_none, read_text, read_time, shown, usable_identity
+from .fields import BadEvent, is_text, shown, usable_identity
+from .heap_events import DECODERS, PLAIN_MAX_BYTES, REFUSED, HeapEvent, HeapShape, PlainEvent, closely
 
 __all__ = ["Heap"]
 
-# Source of all limits: developers.heap.io, server-side API.
-EVENT_MAX_CHARS = 1024
-IDENTITY_MAX_CHARS = 255
-PROPERTY_MAX_CHARS = 1024
+# Source: developers.heap.io, server-side API.
 BATCH_MAX_EVENTS = 1000
 USER_ID_MAX = 2**53 - 1
 
-Text = Annotated[str, Meta(max_length=PROPERTY_MAX_CHARS)]
-Identity = Annotated[str, Meta(max_length=IDENTITY_MAX_CHARS)]
-Properties = dict[Text, float | Text | list[float | str]]
-
-
-class HeapEvent(Struct, gc=False):
-    """One event, user or account, of any of the calls; also the top level of a call with a single one."""
-
-    event: Annotated[str, Meta(max_length=EVENT_MAX_CHARS)] | None = None
-    identity: Identity | None = None
-    user_id: Text | None = None
-    account_id: Identity | None = None
-    session_id: Text | float | None = None
-    properties: Properties | None = None
-    timestamp: datetime | None = None
-    idempotency_key: Text | None = None
-
-
-class HeapCall(HeapEvent, gc=False):
-    """A whole body. Which array is set decides what the call is."""
-
-    app_id: str | None = None
-    events: Raw | UnsetType = UNSET
-    users: Raw | UnsetType = UNSET
-    accounts: Raw | UnsetType = UNSET
-
-
-class HeapShape(Struct, gc=False):
-    """Just enough of a websocket message to tell which call it is."""
-
-    events: Raw | UnsetType = UNSET
-    users: Raw | UnsetType = UNSET
-    accounts: Raw | UnsetType = UNSET
-    event: Raw | UnsetType = UNSET
-    account_id: Raw | UnsetType = UNSET
-    user_id: Raw | UnsetType = UNSET
-
+HEAD_BYTES = 256
+"""Where the name of a bulk array is looked for; SDKs put nothing but the app before it."""
 
 TRACK = Route(method="POST", path="/api/track", kind="track")
 USERS = Route(method="POST", path="/api/add_user_properties", kind="add_user_properties")
@@ -88,23 +47,6 @@ _KINDS: dict[str, tuple[str | None, str]] = {
 }
 
 
-class _Decoders:
-    """The typed decoders of one encoding."""
-
-    __slots__ = ("call", "event", "events", "shape")
-
-    def __init__(self, encoding: Encoding) -> None:
-        make = msgspec.json.Decoder if encoding == "json" else msgspec.msgpack.Decoder
-        self.call: Callable[[bytes], HeapCall] = make(HeapCall).decode
-        self.event: Callable[[bytes], HeapEvent] = make(HeapEvent).decode
-        self.events: Callable[[bytes], list[HeapEvent]] = make(list[HeapEvent]).decode
-        self.shape: Callable[[bytes], HeapShape] = make(HeapShape).decode
-
-
-_DECODERS = {"json": _Decoders("json"), "msgpack": _Decoders("msgpack")}
-_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
 class Heap:
     """The dialect; see `Dialect`."""
 
@@ -120,9 +62,20 @@ class Heap:
         codec = codec_of(request.encoding)
         body = codec.checked(request.body)
         array = _KINDS[route.kind][0]
+        if array is not None and body.find(array.encode(), 0, HEAD_BYTES) >= 0:
+            parsed = self._plain_bulk(route, request, codec, body, array, keys)
+            if parsed is not None:
+                return parsed
+        elif len(body) <= min(PLAIN_MAX_BYTES, self._event_bytes):
+            try:
+                plain = DECODERS[request.encoding].plain_call(body)
+            except REFUSED:
+                pass
+            else:
+                return self._single(route, request, codec, body, _app_of(request, keys, plain.app_id), plain)
         try:
-            call = _DECODERS[request.encoding].call(body)
-        except _REFUSED:
+            call = DECODERS[request.encoding].call(body)
+        except REFUSED:
             # Broken, or only one member is not as it should be: the slices tell.
             members = codec.members(body)
             app = _app(request, keys, codec, members.get("app_id"))
@@ -147,8 +100,27 @@ class Heap:
             )
         return Parsed(api=self.name, app=app, events=(made,), encoding=codec.encoding, single=True)
 
+    def _plain_bulk(
+        self, route: Route, request: DialectRequest, codec: Codec, body: bytes, array: str, keys: Keyring
+    ) -> Parsed | None:
+        """The short way for what SDKs send; None sends a body the long way, which judges it."""
+        decoders = DECODERS[codec.encoding]
+        try:
+            bulk = decoders.bulk(body)
+            raws: list[Raw] | UnsetType = getattr(bulk, array)
+            if raws is UNSET or len(raws) > self._batch_events:
+                return None
+            slices = list(map(bytes, raws))
+            if max(map(len, slices), default=0) > min(PLAIN_MAX_BYTES, self._event_bytes):
+                return None
+            decoded: Sequence[HeapEvent] = getattr(decoders.plain(body), array)
+        except REFUSED:
+            return None
+        app = _app_of(request, keys, bulk.app_id)
+        return self._judged(route.kind, request, codec, app, b"{}", slices, decoded)
+
     def _bulk(self, route: Route, request: DialectRequest, codec: Codec, members: dict[str, bytes], app: str) -> Parsed:
-        array, kind = _KINDS[route.kind]
+        array = _KINDS[route.kind][0]
         assert array is not None
         raw = members.pop(array)
         members.pop("app_id", None)
@@ -161,15 +133,28 @@ class Heap:
             )
         batch = batch_level(codec, members, len(slices), self._batch_copies_bytes)
         try:
-            decoded: Sequence[HeapEvent | None] = _DECODERS[codec.encoding].events(raw)
-        except _REFUSED:
+            decoded: Sequence[HeapEvent | None] = DECODERS[codec.encoding].events(raw)
+        except REFUSED:
             decoded = [self._decoded(codec.encoding, piece) for piece in slices]
+        return self._judged(route.kind, request, codec, app, batch, slices, decoded)
+
+    def _judged(
+        self,
+        call: str,
+        request: DialectRequest,
+        codec: Codec,
+        app: str,
+        batch: bytes,
+        slices: Sequence[bytes],
+        decoded: Sequence[HeapEvent | None],
+    ) -> Parsed:
+        """Sort the events of a bulk call into the good and the bad."""
+        kind, received_at_ms, make = _KINDS[call][1], request.received_at_ms, self._event
         events: list[Event] = []
         rejections: list[Rejection] = []
-        call, received_at_ms, make = route.kind, request.received_at_ms, self._event
-        for position, piece in enumerate(slices):
+        for position, (piece, event) in enumerate(zip(slices, decoded, strict=True)):
             try:
-                events.append(make(call, kind, position, piece, decoded[position], codec, received_at_ms))
+                events.append(make(call, kind, position, piece, event, codec, received_at_ms))
             except BadEvent as bad:
                 rejections.append(Rejection(position=position, code=bad.code, message=bad.message, original=piece))
         return Parsed(
@@ -179,8 +164,8 @@ class Heap:
     @staticmethod
     def _decoded(encoding: Encoding, piece: bytes) -> HeapEvent | None:
         try:
-            return _DECODERS[encoding].event(piece)
-        except _REFUSED:
+            return DECODERS[encoding].event(piece)
+        except REFUSED:
             return None
 
     def _event(
@@ -194,10 +179,13 @@ class Heap:
         received_at_ms: int,
     ) -> Event:
         """One event from its bytes; ``event`` is None where the typed decoder refused. Raises `BadEvent`."""
-        if len(body) > self._event_bytes:
-            raise BadEvent("too_large", f"the event has {len(body)} bytes; at most {self._event_bytes} are allowed")
+        if not isinstance(event, PlainEvent):
+            if len(body) > self._event_bytes:
+                raise BadEvent("too_large", f"the event has {len(body)} bytes; at most {self._event_bytes} are allowed")
+            if codec.encoding == "json" and deeper_than(body, NESTING_MAX):
+                raise BadEvent("too_deep", f"nested deeper than {NESTING_MAX} levels")
         if event is None:
-            event = _closely(codec, body)
+            event = closely(codec, body)
         identity = event.identity
         if call == "track":
             if not event.event:
@@ -211,8 +199,6 @@ class Heap:
                 raise BadEvent("missing_field", "identity is empty")
         else:
             identity = _check_other(call, event)
-        if codec.encoding == "json" and deeper_than(body, NESTING_MAX):
-            raise BadEvent("too_deep", f"nested deeper than {NESTING_MAX} levels")
         return Event(
             position=position,
             type=kind,
@@ -226,8 +212,8 @@ class Heap:
         codec = codec_of(encoding)
         body = codec.checked(body)
         try:
-            shape = _DECODERS[encoding].shape(body)
-        except _REFUSED:
+            shape = DECODERS[encoding].shape(body)
+        except REFUSED:
             members = codec.members(body)
             shape = HeapShape(**{name: Raw(members[name]) for name in HeapShape.__struct_fields__ if name in members})
         if shape.events is not UNSET or shape.event is not UNSET:
@@ -293,44 +279,3 @@ def _check_other(call: str, event: HeapEvent) -> str:
             if name.lower() == "id" or name == "user_id":
                 raise BadEvent("invalid_field", f"a property of a user may not be called {name}")
     return event.identity
-
-
-def _closely(codec: Codec, body: bytes) -> HeapEvent:
-    """Take one event apart by hand: for what the typed decoder refused, rightly or not. Raises `BadEvent`."""
-    try:
-        value = codec.value(body)
-    except ClientFault as fault:
-        raise BadEvent(fault.code, fault.message) from None
-    if not isinstance(value, dict):
-        raise BadEvent("invalid_body", f"the event is {shown(value)}; expected an object")
-    session_id = value.get("session_id")
-    if session_id is not None and not is_number(session_id):
-        read_text(value, "session_id", max_chars=PROPERTY_MAX_CHARS, exact=False)
-    properties = object_or_none(value, "properties")
-    for name, given in (properties or {}).items():
-        _check_property(name, given)
-    return HeapEvent(
-        event=read_text(value, "event", max_chars=EVENT_MAX_CHARS, exact=False),
-        identity=read_text(value, "identity", max_chars=IDENTITY_MAX_CHARS),
-        user_id=read_text(value, "user_id", max_chars=PROPERTY_MAX_CHARS),
-        account_id=read_text(value, "account_id", max_chars=IDENTITY_MAX_CHARS),
-        properties=None if properties is None else dict.fromkeys(properties, 0.0),
-        timestamp=read_time(value, "timestamp"),
-        idempotency_key=read_text(value, "idempotency_key", max_chars=PROPERTY_MAX_CHARS),
-    )
-
-
-def _check_property(name: object, value: object) -> None:
-    if not isinstance(name, str):
-        raise BadEvent("invalid_field", f"a property's name is {shown(name)}; expected a string")
-    if len(name) > PROPERTY_MAX_CHARS:
-        raise BadEvent("too_long", f"a property's name has {len(name)} characters; at most 1024 are allowed")
-    if isinstance(value, list):
-        # Joined with "||" and cut at 1024: an array is never too long.
-        if not all(is_number(item) or is_text(item) for item in value):
-            raise BadEvent("invalid_field", "a property's array holds something beside numbers and strings")
-    elif is_text(value):
-        if len(str(value)) > PROPERTY_MAX_CHARS:
-            raise BadEvent("too_long", f"a property has {len(str(value))} characters; at most 1024 are allowed")
-    elif not is_number(value):
-        raise BadEvent("invalid_field", f"a property is {shown(value)}; expected a number or a string")

@@ -230,12 +230,13 @@ class Delivery:
         if self._open == 0:
             await trio.lowlevel.checkpoint()
             return
-        self._task = trio.lowlevel.current_task()
+        task = self._task = trio.lowlevel.current_task()
         self._tally.waiters += 1
         try:
-            await trio.lowlevel.wait_task_rescheduled(_stop_waiting)
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         finally:
-            self._task = None
+            if self._task is task:
+                self._task = None
             self._tally.waiters -= 1
 
     @property
@@ -411,6 +412,12 @@ class Delivery:
         if self._fn is not None:
             self._fn(index, outcome)
 
+    def _stop_waiting(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        # Withdrawing is the block's end, not the waiter's (kafka.md rule 2). But the task is scheduled from here on: an
+        # outcome that comes before it runs must not schedule it a second time.
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
     def _settled(self, count: int) -> None:
         self._open -= count
         if self._open == 0 and self._task is not None:
@@ -425,11 +432,6 @@ class Delivery:
 
     def __repr__(self) -> str:
         return f"<Delivery of {self._count}, {self._open} unsettled{', waited for' if self._task else ''}>"
-
-
-def _stop_waiting(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-    # Nothing to undo: withdrawing is the block's end, not the waiter's (kafka.md rule 2).
-    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def _outcome_at(run: Run, resolution: Resolution, position: int) -> Outcome:

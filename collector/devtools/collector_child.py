@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from collector.devtools.children import Child, open_child
-from collector.devtools.raw_http import open_http
+from collector.devtools.raw_http import HttpConnection, open_http
 
 __all__ = ["CollectorChild", "open_collector"]
 
@@ -37,17 +37,22 @@ class CollectorChild:
     log: list[dict[str, Any]] = field(repr=False)
     """Its log so far, one event each."""
 
+    asking: HttpConnection = field(repr=False)
+    """Kept open between questions: a connection for each would show up in the tasks that are counted."""
+
+    async def ask(self, path: str) -> Any:
+        """Ask the admin listener for a JSON page. One task at a time. On cancellation: ask no more."""
+        reply = await self.asking.request("GET", path)
+        return json.loads(reply.body)
+
     async def stats(self) -> dict[str, Any]:
-        """What ``/debug/stats`` says now. On cancellation: the connection is closed."""
-        async with open_http(self.admin) as http:
-            found: dict[str, Any] = json.loads((await http.request("GET", "/debug/stats")).body)
+        """What ``/debug/stats`` says now. On cancellation: as `ask`."""
+        found: dict[str, Any] = await self.ask("/debug/stats")
         return found
 
     async def task_count(self) -> int:
-        """How many tasks live in it, those of this question included. On cancellation: the connection is closed."""
-        async with open_http(self.admin) as http:
-            page = json.loads((await http.request("GET", "/debug/tasks?format=json")).body)
-        return int(page["tasks"])
+        """How many tasks live in it, those of this question included. On cancellation: as `ask`."""
+        return int((await self.ask("/debug/tasks?format=json"))["tasks"])
 
     def resident_bytes(self) -> int:
         """The kernel's figure of its resident memory."""
@@ -104,13 +109,15 @@ async def open_collector(
     ) as child:
         await _wait_ready(child, ready)
         admin = listening["admin"]
-        yield CollectorChild(
-            child=child,
-            http=listening["http"],
-            ws=listening["ws"],
-            admin=admin if "://" in admin else f"http://{admin}",
-            log=log,
-        )
+        async with open_http(admin) as asking:
+            yield CollectorChild(
+                child=child,
+                http=listening["http"],
+                ws=listening["ws"],
+                admin=admin if "://" in admin else f"http://{admin}",
+                log=log,
+                asking=asking,
+            )
 
 
 def _write(directory: Path, tables: Mapping[str, Mapping[str, object]]) -> Path:

@@ -1,27 +1,26 @@
-"""The web room on its own: real dialects, ledger and admission around a producer that does what a test says."""
+"""The web room around a real producer and the strict fake cluster: in-process, on virtual or real time."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
-from collector.config import Config, HttpConfig, KeysConfig, LimitsConfig, ShutdownConfig
-from collector.dialects import make_dialects
-from collector.ingest.enqueue import Ingest
-from collector.ingest.ledger import Ledger
-from collector.keys import ConfiguredKeys
-from collector.lifecycle import Lifecycle, Phase
+from collector.config import Config, HttpConfig, KafkaConfig, KeysConfig, LimitsConfig, ShutdownConfig
+from collector.ingest.ledger import LedgerStatistics
+from collector.lifecycle import Phase
 from collector.monitor import Monitor
-from collector.web.admission import Admission
+from collector.run import make_services, producer_config
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Message
 from collector.web.listeners import address_of, open_listener
-from collector.web.services import Node, Services
+from collector.web.services import Services
 from collector.web.stock import ConnectionLimits, serve_stock
-from kafka_client.outcome import Delivered, NotSent, Outcome, Record, TopicPartition, Unknown
+from kafka_client import Producer, open_producer
+from kafka_client.testing import FakeCluster, open_fake_cluster
 
 CONFIG = Config(
     http=HttpConfig(bind="127.0.0.1:0", send_timeout_s=1.0),
@@ -30,67 +29,35 @@ CONFIG = Config(
 )
 
 
-class HandDelivery:
-    """A delivery whose outcomes a test gives; sealed records become Unknown when withdrawn, others NotSent."""
+class ToldMonitor(Monitor):
+    """Believes the lag that a test tells it."""
 
-    def __init__(self, producer: "HandProducer", records: Sequence[Record]) -> None:
-        self.producer = producer
-        self.records = list(records)
-        self.outcomes: list[Outcome | None] = [None] * len(records)
-        self.done = trio.Event()
-        self.sealed = False
-        self.resolved: Callable[[int, Outcome], object] | None = None
+    told_lag_s = 0.0
 
-    def __enter__(self) -> "HandDelivery":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.withdraw()
-
-    def withdraw(self) -> None:
-        if not self.done.is_set():
-            left: Outcome = Unknown("withdrawn") if self.sealed else NotSent("withdrawn")
-            self.settle(lambda _: left)
-
-    def settle(self, decide: Callable[[Record], Outcome]) -> None:
-        self.outcomes = [old or decide(record) for old, record in zip(self.outcomes, self.records, strict=True)]
-        self.done.set()
-        self.producer.open.discard(self)
-
-    def on_resolved(self, fn: Callable[[int, Outcome], object]) -> None:
-        self.resolved = fn
-
-    async def wait(self) -> None:
-        await trio.lowlevel.checkpoint()
-        await self.done.wait()
+    @property
+    def lag_s(self) -> float:
+        return self.told_lag_s
 
 
-@dataclass(eq=False)
-class HandProducer:
-    """Delivers at once, unless told otherwise."""
+@dataclass
+class Answered:
+    """An answer as the application sent it; status 0 is none."""
 
-    decide: Callable[[Record], Outcome] | None = None
-    hold: bool = False
-    sealed: bool = False
-    records: list[Record] = field(default_factory=list)
-    deliveries: list[HandDelivery] = field(default_factory=list)
-    open: set[HandDelivery] = field(default_factory=set)
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
-    def delivery(self, records: Sequence[Record]) -> HandDelivery:
-        self.records += records
-        delivery = HandDelivery(self, records)
-        delivery.sealed = self.sealed
-        self.deliveries.append(delivery)
-        self.open.add(delivery)
-        if not self.hold:
-            delivery.settle(self.decide or self.delivered)
-        return delivery
+    @classmethod
+    def of(cls, sent: list[Message]) -> "Answered":
+        if not sent:
+            return cls()
+        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        assert int(headers["content-length"]) == len(sent[1]["body"])
+        return cls(sent[0]["status"], headers, sent[1]["body"])
 
-    def delivered(self, record: Record) -> Outcome:
-        return Delivered(TopicPartition(record.topic, 0), len(self.records), 0, 1)
-
-    def values(self, topic: str = "events") -> list[bytes]:
-        return [record.value or b"" for record in self.records if record.topic == topic]
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
 
 
 @dataclass
@@ -98,45 +65,61 @@ class Web:
     """The room, as a test sees it."""
 
     services: Services
-    producer: HandProducer
-    monitor: Monitor
+    cluster: FakeCluster
+    producer: Producer
+    monitor: ToldMonitor
     app: AsgiApp
 
     @property
-    def ledger(self) -> Ledger:
-        return self.services.ledger
+    def books(self) -> LedgerStatistics:
+        return self.services.ledger.statistics()
+
+    def values(self, topic: str = "events") -> list[Any]:
+        return [msgspec.json.decode(value or b"null") for value in self.cluster.values(topic)]
 
     def assert_idle(self) -> None:
-        books, bytes_ = self.ledger.statistics(), self.services.admission.statistics()
+        """Nothing is left of any request: neither here nor in the producer."""
+        books, admission, producer = self.books, self.services.admission.statistics(), self.producer.statistics()
         assert (books.difference, books.in_work) == (0, 0)
-        assert (bytes_.in_work_bytes, bytes_.reservations, bytes_.keys) == (0, 0, 0)
-        assert not self.producer.open
+        assert (admission.in_work_bytes, admission.reservations, admission.keys) == (0, 0, 0)
+        assert (producer.queue_bytes, producer.waiting_bytes, producer.waiting_deliveries) == (0, 0, 0)
+        assert (producer.waiters, producer.in_flight_bytes, producer.detached_batches) == (0, 0, 0)
 
     async def request(
         self,
         method: str,
         path: str,
-        body: bytes = b"",
+        body: bytes | object = b"",
         headers: dict[str, str] | None = None,
         *,
         query: str = "",
         chunks: Sequence[bytes] | None = None,
+        messages: Sequence[Message] | None = None,
+        client: str = "198.51.100.7",
         extensions: dict[str, Any] | None = None,
-    ) -> "Answered":
-        """One request straight into the application, without a server."""
-        parts = list(chunks) if chunks is not None else [body]
+        app: AsgiApp | None = None,
+    ) -> Answered:
+        """One request straight into the application, without a server; ``body`` may be what becomes JSON."""
+        whole = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        parts = list(chunks) if chunks is not None else [whole]
         given = dict(headers or {})
-        if chunks is None:
-            given.setdefault("content-length", str(len(body)))
-        messages: list[Message] = [
-            {"type": "http.request", "body": part, "more_body": number < len(parts) - 1}
-            for number, part in enumerate(parts)
-        ]
+        if chunks is None and messages is None:
+            given.setdefault("content-length", str(len(whole)))
+        incoming: list[Message] = (
+            list(messages)
+            if messages is not None
+            else [
+                {"type": "http.request", "body": part, "more_body": number < len(parts) - 1}
+                for number, part in enumerate(parts)
+            ]
+        )
         sent: list[Message] = []
 
         async def receive() -> Message:
             await trio.lowlevel.checkpoint()
-            return messages.pop(0) if messages else {"type": "http.disconnect"}
+            if not incoming:
+                await trio.sleep_forever()
+            return incoming.pop(0)
 
         async def send(message: Message) -> None:
             await trio.lowlevel.checkpoint()
@@ -149,69 +132,73 @@ class Web:
             "path": path,
             "query_string": query.encode(),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in given.items()],
-            "client": ("198.51.100.7", 1),
+            "client": (client, 1),
             "state": {},
             "extensions": extensions or {},
         }
-        await self.app(scope, receive, send)
+        await (app or self.app)(scope, receive, send)
         return Answered.of(sent)
 
+    async def track(self, event: str = "e", identity: str | None = "u", **headers: str) -> Answered:
+        """One good Heap event; names of headers with underscores."""
+        return await self.request(
+            "POST",
+            "/api/track",
+            {"app_id": "a", "identity": identity, "event": event},
+            {name.replace("_", "-"): value for name, value in headers.items()},
+        )
 
-@dataclass
-class Answered:
-    """An answer as the application sent it."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @classmethod
-    def of(cls, sent: list[Message]) -> "Answered":
-        if not sent:
-            return cls(0, {}, b"")
-        assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
-        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return cls(sent[0]["status"], headers, sent[1]["body"])
+    async def track_many(self, number: int, **headers: str) -> Answered:
+        events = [{"identity": f"u{index}", "event": f"e{index}"} for index in range(number)]
+        return await self.request(
+            "POST",
+            "/api/track",
+            {"app_id": "a", "events": events},
+            {name.replace("_", "-"): value for name, value in headers.items()},
+        )
 
 
-def build_web(config: Config = CONFIG) -> Web:
-    monitor, producer = Monitor(config), HandProducer()
-    lifecycle = Lifecycle(max_lag_s=config.limits.max_lag_s, lag=lambda: monitor.lag_s)
-    ledger = Ledger()
-    services = Services(
-        config=config,
-        node=Node(),
-        monitor=monitor,
-        lifecycle=lifecycle,
-        ledger=ledger,
-        admission=Admission(bound_bytes=config.limits.in_work_bytes, lagging=lifecycle.lagging),
-        ingest=Ingest(config=config, producer=producer, ledger=ledger, late=monitor.late_resolution),
-        keys=ConfiguredKeys.from_config(config.keys),
-        dialects=make_dialects(config.limits),
-    )
-    lifecycle.advance(Phase.SERVING)
-    return Web(services, producer, monitor, make_app(services))
+@asynccontextmanager
+async def opened(config: Config = CONFIG) -> AsyncIterator[Web]:
+    async with open_fake_cluster(topics={"events": 12, "events-bad": 1}) as cluster:
+        kafka = replace(config.kafka, bootstrap_servers=tuple(cluster.bootstrap_servers))
+        config = replace(config, kafka=kafka)
+        monitor = ToldMonitor(config)
+        async with open_producer(producer_config(config), connector=cluster.connector) as producer:
+            services = make_services(config, monitor, producer)
+            services.lifecycle.advance(Phase.SERVING)
+            yield Web(services, cluster, producer, monitor, make_app(services))
+            cluster.faults.clear()
+            cluster.resume_broker(1)
 
 
 @pytest.fixture
-def make_web() -> Callable[..., Web]:
-    """A room with other limits: ``make_web(limits={…}, http={…})``."""
+def open_web() -> Callable[..., Any]:
+    """A room with other settings: ``async with open_web(limits={…}, http={…}, keys=KeysConfig(…)) as web``."""
 
-    def make(*, limits: dict[str, Any] | None = None, http: dict[str, Any] | None = None, **others: Any) -> Web:
+    def make(
+        *,
+        limits: dict[str, Any] | None = None,
+        http: dict[str, Any] | None = None,
+        kafka: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> Any:
         changed = {
             "limits": replace(LimitsConfig(), **(limits or {})),
             "http": replace(CONFIG.http, **(http or {})),
+            "kafka": replace(KafkaConfig(), **(kafka or {})),
             **others,
         }
-        return build_web(replace(CONFIG, **changed))
+        return opened(replace(CONFIG, **changed))
 
     return make
 
 
 @pytest.fixture
-def web() -> Web:
+async def web() -> AsyncIterator[Web]:
     """The room with the default limits and open keys."""
-    return build_web()
+    async with opened() as web:
+        yield web
 
 
 @asynccontextmanager
@@ -252,7 +239,7 @@ def until() -> Until:
 
     async def wait_until(condition: Callable[[], bool]) -> None:
         with trio.fail_after(5):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # what a test waits for has no event
                 await trio.sleep(0.01)
 
     return wait_until

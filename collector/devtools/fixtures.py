@@ -178,7 +178,7 @@ async def open_collector_server(config: Config | None = None, *, brokers: int = 
         )
         stop = trio.Event()
 
-        async def serve(*, task_status: trio.TaskStatus[Started]) -> None:  # run() reports
+        async def serve(*, task_status: trio.TaskStatus[Started]) -> None:  # noqa: ASYNC128  # run() reports
             await run(settings, stop=stop, signals=False, task_status=task_status)
 
         async with trio.open_nursery() as nursery:

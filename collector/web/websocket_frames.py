@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from collector.dialects.base import ClientFault, Encoding
-from collector.dialects.codec import codec_of
+from collector.dialects.codec import Number, codec_of
 
 __all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "TrackFrame", "decode_track", "encode"]
 
@@ -84,9 +84,10 @@ def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
         for name, types in _MEMBERS.items():
             if name in members:
                 value = codec.value(members[name])
-                if name in ("id", "deadline_ms") and isinstance(value, str):
-                    value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else None
-                if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+                if isinstance(value, Number):  # a literal of any length; ours are short
+                    value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else value
+                wrong_kind = isinstance(value, Number) or (isinstance(value, bool) and bool not in types)
+                if wrong_kind or not isinstance(value, types):
                     raise FrameFault("invalid_frame", f"{name} has the wrong type")
                 values[name] = value
     except ClientFault as fault:

@@ -200,7 +200,7 @@ class Admin:
                 except BrokerError as error:
                     if not error.retriable:
                         reader.fail(error)
-                        return
+                        return  # noqa: ASYNC910  # the reading is over
                 await trio.sleep(random() * pause_s)
                 pause_s = min(2 * pause_s, config.reconnect_backoff_max_s)
 

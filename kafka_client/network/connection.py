@@ -243,7 +243,7 @@ class Connection:
         try:
             await self._send(request)
         except ConnectionLost:
-            return  # the loss has woken the waiter, and the block is left with it
+            return  # noqa: ASYNC910  # the loss has woken the waiter, and the block is left with it
 
     async def _send(self, request: Request) -> None:
         try:
@@ -264,7 +264,8 @@ class Connection:
                 await self._stream.send_all(frame)
                 sent = True
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._lose(self._broken(error))
+                lost = self._lose(self._broken(error))
+                raise lost from lost.__cause__
             finally:
                 if not sent:
                     self._lose(ConnectionLost(f"a write to {self.address} was cut short"))
@@ -275,7 +276,7 @@ class Connection:
     async def read_loop(self) -> None:
         """Take answers until the connection is lost. `open_connection` runs this, nobody else."""
         expected = self._expected
-        while self._lost is None:
+        while True:
             self._reading = trio.CancelScope(deadline=expected.silent_until())
             with self._reading:
                 await self._read_until_lost()
@@ -283,17 +284,19 @@ class Connection:
             if oldest is not None and trio.current_time() >= expected.silent_until():
                 name = API_NAMES[oldest.api_key]
                 self._lose(ConnectionLost(f"no answer to {name} for {oldest.timeout_s:g} s from {self.address}"))
+            if self._lost is not None:
+                return
 
     async def _read_until_lost(self) -> None:
-        while self._lost is None:
+        while True:  # noqa: ASYNC913  # receive_some is a checkpoint, also where it raises
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._lose(self._broken(error))
-                return
+                return  # noqa: ASYNC910
             if not data:
                 self._lose(ConnectionLost(f"{self.address} closed the connection"))
-                return
+                return  # noqa: ASYNC910
             self._received_bytes_total += len(data)
             self._expected.heard(trio.current_time())
             try:
@@ -302,6 +305,7 @@ class Connection:
                     self._responses_total += 1
             except ProtocolError as error:
                 self._lose(chained(ProtocolError(f"{self.address}: {error}"), error))
+                return  # noqa: ASYNC910
 
     def _broken(self, error: Exception) -> ConnectionLost:
         found = tls_refusal(error, self.address)
@@ -309,19 +313,21 @@ class Connection:
             return chained(ConnectionLost(f"lost the connection to {self.address}: {explain_broken(error)}"), error)
         return chained(found, error)
 
-    def _lose(self, reason: ConnectionLost) -> None:
-        if self._lost is not None:
-            return
-        self._lost = reason
-        for waiter in self._waiters:
-            waiter.done.set()
-        self._nursery.cancel_scope.cancel(reason=str(reason))
+    def _lose(self, reason: ConnectionLost) -> ConnectionLost:
+        """End the connection for ``reason``, unless it has ended; return what to raise."""
+        if self._lost is None:
+            self._lost = reason
+            for waiter in self._waiters:
+                waiter.done.set()
+            self._nursery.cancel_scope.cancel(reason=str(reason))
+        # A new one for each caller: a shared exception would gather the tracebacks of all of them.
+        return chained(type(self._lost)(str(self._lost)), self._lost.__cause__)
 
     def raise_if_lost(self) -> None:
         """Raise why the connection ended, if it did."""
         if self._lost is not None:
-            # A new one for each caller: a shared exception would gather the tracebacks of all of them.
-            raise type(self._lost)(str(self._lost)) from self._lost.__cause__
+            lost = self._lose(self._lost)
+            raise lost from lost.__cause__
 
     def finish(self) -> None:
         """Close from our side; `open_connection` calls this when its block is left."""

@@ -34,6 +34,7 @@ class Link:
 
     async def asked(self) -> Asked | None:
         """The next request; None when the client has closed."""
+        await trio.lowlevel.checkpoint()
         while len(self._buffer) < 4 or len(self._buffer) < 4 + int.from_bytes(self._buffer[:4]):
             data = await self.stream.receive_some()
             if not data:

@@ -41,6 +41,7 @@ def test_handshake_error_35_to_version_0_is_a_protocol_error() -> None:
 
 async def test_connect_refused_is_a_loss_that_says_so(config: ProducerConfig) -> None:
     async def refuse(host: str, port: int) -> trio.abc.HalfCloseableStream:
+        await trio.lowlevel.checkpoint()
         raise ConnectionRefusedError(111, "Connection refused")
 
     with pytest.raises(ConnectionLost, match="cannot connect to broker:9092: Connection refused") as caught:

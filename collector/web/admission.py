@@ -17,7 +17,7 @@ import trio
 
 __all__ = ["Admission", "AdmissionStatistics", "Reservation", "Shed", "ShedReason"]
 
-ShedReason: TypeAlias = Literal["bytes", "share", "lag"]
+ShedReason: TypeAlias = Literal["bytes", "share", "lag", "quota"]
 
 #: How long after the last shed request the share of one key stays limited. Longer than Retry-After's 4 to 8 s, so that
 #: the clients that come back find room.

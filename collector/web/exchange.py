@@ -145,6 +145,7 @@ class Exchange:
             parsed = dialect.parse(route, request, services.keys)
             services.monitor.stage("parse", trio.current_time() - complete)
             reservation.assign(parsed.app)
+            services.check_quota(parsed, received_at_ms)
             await self._enqueue(parsed, received_at_ms, deadline)
         return self._judged()
 

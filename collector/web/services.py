@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from collector.config import Config
-from collector.dialects.base import Dialect, Keyring
+from collector.dialects.base import Dialect, Keyring, Parsed
+from collector.dialects.quota import HeapQuota
 from collector.ingest.enqueue import Ingest
 from collector.ingest.ledger import Ledger
 from collector.ingest.record import new_node
 from collector.lifecycle import Lifecycle
 from collector.monitor import Monitor
-from collector.web.admission import Admission
+from collector.web.admission import Admission, Shed
 from collector.web.cors import Cors
 from collector.web.head import HeadReader
 from collector.web.routing import Routes
@@ -59,8 +60,16 @@ class Services:
     routes: Routes = field(init=False)
     heads: HeadReader = field(init=False)
     cors: Cors = field(init=False)
+    quota: HeapQuota | None = field(init=False)
+    """Only where the operator asked for one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", Routes(self.dialects.values()))
         object.__setattr__(self, "heads", HeadReader(self.config.http.trusted_proxies, self.node.next_id))
         object.__setattr__(self, "cors", Cors(self.config.http.cors_origins))
+        object.__setattr__(self, "quota", HeapQuota() if self.config.quota.heap_per_identity else None)
+
+    def check_quota(self, parsed: Parsed, received_at_ms: int) -> None:
+        """Count a request against its dialect's rate limits, where those are on. Raises `Shed`."""
+        if self.quota is not None and (wait_s := self.quota.take(parsed, received_at_ms)) > 0:
+            raise Shed("quota", f"more than Heap's rate limits allow; room again in {wait_s:.1f} s")

@@ -97,6 +97,7 @@ class Session:
         self._used_bytes = 0
         self._messages = 0
         self._close_code: int | None = None
+        self._closing = False
         self._ending = trio.Event()
         self._gone = trio.Event()
 
@@ -122,7 +123,8 @@ class Session:
                 await self._ending.wait()
                 if self._close_code == TOO_BIG:
                     await self._close()
-            await self._close()
+            if not self._gone.is_set():
+                await self._close()
             nursery.cancel_scope.cancel(reason="the session has ended")
 
     def _end(self, code: int | None) -> None:
@@ -132,12 +134,9 @@ class Session:
             self._ending.set()
 
     async def _close(self) -> None:
-        """Send what is left and the close frame, and wait until the server has seen the end of the connection."""
-        if self._gone.is_set():
-            return
-        for frame in self._outbox.take(everything=True):
-            await self._send(encode(frame, self._encoding))
-        await self._send({"type": "websocket.close", "code": self._close_code or 1000, "reason": ""})
+        """Have the writer send what is left and the close frame, and wait until the server has seen the end."""
+        self._closing = True
+        self._outbox.wake()
         with trio.move_on_after(CLOSE_WAIT_S):
             await self._gone.wait()
         if not self._gone.is_set() and self._handle is not None:
@@ -177,8 +176,12 @@ class Session:
         )
         while not self._gone.is_set():
             await self._outbox.wait_something()
-            for frame in self._outbox.take():
+            closing = self._closing
+            for frame in self._outbox.take(everything=closing):
                 await self._send(encode(frame, self._encoding))
+            if closing:  # nothing may be sent after this, so the writer sends it and ends
+                await self._send({"type": "websocket.close", "code": self._close_code or 1000, "reason": ""})
+                return
 
     async def _drain(self) -> None:
         await self._services.lifecycle.wait_reached(Phase.DRAINING)
@@ -269,6 +272,7 @@ class Session:
             services.keys,
         )
         reservation.assign(parsed.app)
+        services.check_quota(parsed, received_at_ms)
         services.monitor.stage("parse", trio.current_time() - started)
         context = context_of(
             self._head,

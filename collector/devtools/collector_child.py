@@ -7,6 +7,7 @@ Invariant: when `open_collector` yields, it listens; when its block is left, the
 """
 
 import json
+import math
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -53,6 +54,19 @@ class CollectorChild:
     async def task_count(self) -> int:
         """How many tasks live in it, those of this question included. On cancellation: as `ask`."""
         return int((await self.ask("/debug/tasks?format=json"))["tasks"])
+
+    async def wait_quiet(self, *, tasks: float = math.inf) -> dict[str, Any]:
+        """Wait until nothing is in work, no client is connected, and at most so many tasks live; returns the figures.
+
+        On cancellation: as `ask`.
+        """
+        while True:
+            sources: dict[str, Any] = (await self.stats())["sources"]
+            producer = sources["producer"]
+            held = sum(producer[name] for name in ("queue_bytes", "waiting_bytes", "in_flight_bytes", "waiters"))
+            if held == sources["connections"]["open"] == 0 and await self.task_count() <= tasks:
+                return sources
+            await trio.sleep(0.1)
 
     def resident_bytes(self) -> int:
         """The kernel's figure of its resident memory."""

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from collector.config import Config
-from collector.devtools.collector_child import CollectorChild, open_collector
+from collector.devtools.collector_child import open_collector
 from collector.devtools.kafka import KafkaCluster
 from collector.devtools.nginx import open_nginx
 from collector.devtools.raw_http import Reply, open_http
@@ -65,20 +65,6 @@ async def keep_sending(address: str, client: int, seen: Seen, stop: trio.Event) 
             await trio.sleep(PAUSE_S)
 
 
-async def wait_idle(collector: CollectorChild, tasks: int) -> dict[str, int]:
-    """Wait until nothing is in work; returns what the producer holds then."""
-    producer: dict[str, int] = {}
-    with trio.move_on_after(20):
-        while True:
-            stats = (await collector.stats())["sources"]
-            producer = stats["producer"]
-            held = producer["queue_bytes"] + producer["in_flight_bytes"] + producer["due_times"] + producer["waiters"]
-            if held == 0 and stats["connections"]["open"] == 0 and await collector.task_count() <= tasks:
-                return producer
-            await trio.sleep(0.2)
-    return producer
-
-
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("stopped_s", [3, 20])
 async def test_stopped_broker_loses_nothing_and_holds_nobody_up(
@@ -96,7 +82,7 @@ async def test_stopped_broker_loses_nothing_and_holds_nobody_up(
         async with open_http(collector.http) as http:
             warm = await http.request("POST", "/v1/track", b'{"writeKey":"k","event":"x","userId":"u","messageId":"w"}')
         seen.note("w", warm)
-        await wait_idle(collector, 10**9)
+        await collector.wait_quiet()
         idle_tasks = await collector.task_count()
         async with open_nginx(Config(), tmp_path / "nginx", upstreams=[behind], listen="127.0.0.1:0") as nginx:
             stop = trio.Event()
@@ -114,8 +100,9 @@ async def test_stopped_broker_loses_nothing_and_holds_nobody_up(
                 await trio.sleep(2)
                 assert len(seen.accepted) > before_end + CLIENTS, "it has not come back"
                 stop.set()
-        producer = await wait_idle(collector, idle_tasks)
-        stats = await collector.stats()
+        with trio.move_on_after(20):
+            await collector.wait_quiet(tasks=idle_tasks)
+        sources = (await collector.stats())["sources"]
         tasks = await collector.task_count()
 
     assert seen.slowest_s <= ANSWER_WITHIN_S
@@ -123,10 +110,10 @@ async def test_stopped_broker_loses_nothing_and_holds_nobody_up(
     if stopped_s > ANSWER_WITHIN_S:
         assert seen.statuses[503] > 0
         assert seen.not_sent, "nothing was withdrawn before it was sealed"
+    producer, ledger = sources["producer"], sources["ledger"]
     assert (producer["queue_bytes"], producer["in_flight_bytes"]) == (0, 0)
     assert (producer["waiters"], producer["due_times"], producer["detached_batches"]) == (0, 0, 0)
     assert tasks <= idle_tasks, "tasks are left"
-    ledger = stats["sources"]["ledger"]
     assert (ledger["difference"], ledger["in_work"], ledger["unresolved"]) == (0, 0, 0)
     assert ledger["delivered_total"] == len(seen.accepted)
     assert ledger["refused_total"] == len(seen.not_sent)

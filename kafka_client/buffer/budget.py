@@ -58,6 +58,10 @@ class Waiting:
         self._shrink(drop_tails(run, positions))
         return self.budget.not_sent(self.budget.reason(reason))
 
+    def released(self) -> None:
+        """The next may have become the head, or fit."""
+        self.budget.let_in()
+
     def _shrink(self, cost: int) -> None:
         self.cost -= cost
         if self.cost == 0:
@@ -128,25 +132,24 @@ class ByteBudget:
         return True
 
     def give_back(self, cost: int) -> None:
-        """Return bytes of records that left the queue, and admit all that now fit, in order."""
+        """Return bytes of records that left the queue; `let_in` follows as soon as the caller's state is whole."""
         self.used_bytes -= cost
+
+    def let_in(self) -> None:
+        """Admit all that fit, in order."""
         if self._line:
             self._admit_fitting()
         if self.on_less is not None:
             self.on_less()
 
     def shrunk(self, place: Waiting, cost: int) -> None:
-        """A place in the line lost ``cost`` bytes, perhaps all it had."""
+        """A place in the line lost ``cost`` bytes, perhaps all it had; `let_in` follows."""
         self.waiting_bytes -= cost
         if place.cost == 0:
             self._dead += 1
             if self._dead > SWEEP_MIN and self._dead * 2 > len(self._line):
                 self._line = deque(waiting for waiting in self._line if waiting.cost)
                 self._dead = 0
-        if self._line:
-            self._admit_fitting()
-        if self.on_less is not None:
-            self.on_less()
 
     def head(self) -> Delivery | None:
         """The delivery that has waited longest."""

@@ -14,7 +14,8 @@ says NotSent; a sealed batch lives on and says Unknown (kafka.md rules 2 and 4).
 Invariants: ``_open`` is the number of records without an outcome; it never grows. An outcome that was given is never
 changed; what becomes of an Unknown record later goes to ``on_resolved`` and nowhere else.
 
-Non-obvious: a run refers to its delivery and the delivery to its runs. The cycle is cut when the run ends, so that
+Non-obvious: bytes that come back let others in, and they may be of this very delivery; so a home gives bytes back only in
+`Home.released`, when the outcomes are stored. A run refers to its delivery and the delivery to its runs. The cycle is cut when the run ends, so that
 reference counting frees both and the garbage collector has nothing to do.
 """
 
@@ -74,6 +75,10 @@ class Home(Protocol):
 
     def release_some(self, run: "Run", positions: Sequence[int], reason: str) -> NotSent | Unknown:
         """Let go of the records at these positions of the run; at least one other is still open."""
+        ...
+
+    def released(self) -> None:
+        """Called after each of the two, when the outcomes are stored: the bytes that came back may be used now."""
         ...
 
 
@@ -359,15 +364,16 @@ class Delivery:
                     self._named[run.indices[j]] = outcome
                 run.open -= len(positions)
                 self._settled(len(positions))
+                home.released()
                 return
         outcome = home.release(run, reason)
-        # Between the call and here nothing can run: everything is synchronous.
         count, run.open = run.open, 0
         run.outcome = outcome
         if isinstance(outcome, NotSent):
             run.home = None
             run.delivery = None
         self._settled(count)
+        home.released()
 
     def resolved(self, run: Run, resolution: Resolution) -> None:
         """The batch that carried this run has ended, or its queue gave it up for good."""

@@ -65,7 +65,7 @@ class RecordQueue:
         self.size_bytes += run.size
 
     def release(self, run: Run, reason: str) -> NotSent:
-        """Tombstone: drop the payload, give the bytes back, let the next in line in."""
+        """Tombstone: drop the payload, give the bytes back."""
         cost = run.size + RECORD_COST_BYTES * run.open
         self.count -= run.open
         self.size_bytes -= run.size
@@ -89,6 +89,10 @@ class RecordQueue:
         outcome = self.budget.not_sent(self.reason(reason))
         self.budget.give_back(cost)
         return outcome
+
+    def released(self) -> None:
+        """The bytes that came back may let others in."""
+        self.budget.let_in()
 
     def reason(self, reason: str) -> str:
         """A standing operator-level error says more than that the time was over."""

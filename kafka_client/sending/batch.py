@@ -283,6 +283,9 @@ class SealedBatch:
         self._detach(run, len(positions))
         return _unknown(reason)
 
+    def released(self) -> None:
+        """Nothing comes back before the batch ends."""
+
     def end_due(self, now: float, reason: str) -> None:
         """Tell the waiters whose delivery timeout is over; the batch goes on."""
         while (run := self._first_open()) is not None and run.delivery is not None and run.delivery.deadline <= now:

@@ -160,7 +160,7 @@ class Outbox:
 
     def has_due_time(self, now: float) -> bool:
         """Whether it waits for time: linger, backoff or throttle."""
-        return self.has_work and now < self.due() < math.inf
+        return now < self.due() < math.inf and any(not partition.idle for partition in self._active)
 
     def _look_again(self, partition: PartitionState, identity: ProducerState | None, now: float) -> None:
         if partition.idle:

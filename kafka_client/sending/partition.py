@@ -264,6 +264,7 @@ class PartitionState:
         self.window.add(batch)
         # Last: it lets the next in line into the queues, perhaps into this one.
         self.queue.budget.give_back(taken.cost)
+        self.queue.budget.let_in()
         return batch
 
     # What comes back.

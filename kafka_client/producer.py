@@ -20,8 +20,9 @@ from typing import NoReturn
 
 import trio
 
-from kafka_client.buffer.delivery import RECORD_COST_BYTES, Delivery, Run
+from kafka_client.buffer.delivery import Delivery
 from kafka_client.buffer.partitioner import route_of
+from kafka_client.buffer.run import RECORD_COST_BYTES, Run
 from kafka_client.cluster.alarm import TaskAlarm
 from kafka_client.cluster.refresher import Refresher
 from kafka_client.cluster.snapshot import BrokerAddress

@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 
 from kafka_client.outcome import NotSent
 
-from .delivery import RECORD_COST_BYTES, Delivery, Run
+from .delivery import Delivery
+from .run import RECORD_COST_BYTES, Run
 
 __all__ = ["ByteBudget", "Waiting", "run_cost"]
 

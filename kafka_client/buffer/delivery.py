@@ -14,42 +14,32 @@ says NotSent; a sealed batch lives on and says Unknown (kafka.md rules 2 and 4).
 Invariants: ``_open`` is the number of records without an outcome; it never grows. An outcome that was given is never
 changed; what becomes of an Unknown record later goes to ``on_resolved`` and nowhere else.
 
-Non-obvious: bytes that come back let others in, and they may be of this very delivery; so a home gives bytes back only in
-`Home.released`, when the outcomes are stored. A run refers to its delivery and the delivery to its runs. The cycle is cut when the run ends, so that
-reference counting frees both and the garbage collector has nothing to do.
+Non-obvious:
+
+- Bytes that come back let others in, and they may be of this very delivery; so a home gives bytes back only in
+  `Home.released`, when the outcomes are stored.
+- A run refers to its delivery and the delivery to its runs. The cycle is cut when the run ends, so that reference
+  counting frees both and the garbage collector has nothing to do.
+- A waiter that was cancelled is scheduled already; an outcome that comes before it runs must not schedule it again.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import trio
 
-from kafka_client.outcome import Delivered, NotSent, Outcome, TopicPartition, Unknown
+from kafka_client.outcome import NotSent, Outcome, Unknown
 
-__all__ = ["RECORD_COST_BYTES", "WITHDRAWN", "Acknowledgement", "Delivery", "Home", "Resolution", "Run", "Tally"]
+from .run import Resolution, Run, outcome_at, spell
 
-#: What a queued record costs beside its bytes, on the byte accounts: a run, its share of a delivery, list slots, the
-#: header of a bytes object. Measured 40 bytes in bulk to 400 alone; the accounts take one figure for both.
-RECORD_COST_BYTES = 100
+__all__ = ["WITHDRAWN", "Delivery", "Tally"]
 
 #: The reason of a record that its caller took back.
 WITHDRAWN = "withdrawn"
 
 ResolvedFn: TypeAlias = Callable[[int, Outcome], object]
-
-
-class Acknowledgement:
-    """One batch's acknowledgement, shared by all runs in it; `Delivered` values are made from it on demand."""
-
-    __slots__ = ("attempts", "base_offset", "log_append_time_ms", "partition")
-
-    def __init__(self, partition: TopicPartition, base_offset: int, log_append_time_ms: int, attempts: int) -> None:
-        self.partition = partition
-        self.base_offset = base_offset
-        self.log_append_time_ms = log_append_time_ms
-        self.attempts = attempts
 
 
 class Tally:
@@ -60,122 +50,6 @@ class Tally:
     def __init__(self) -> None:
         self.waiters = 0
         """Tasks in `Delivery.wait`."""
-
-
-#: How a run ended.
-Resolution: TypeAlias = Acknowledgement | NotSent | Unknown
-
-
-class Home(Protocol):
-    """Where a run is: says what becomes of records that nobody waits for any more."""
-
-    def release(self, run: "Run", reason: str) -> NotSent | Unknown:
-        """Let go of the whole run; called once, before the outcome is stored. Synchronous, cannot fail."""
-        ...
-
-    def release_some(self, run: "Run", positions: Sequence[int], reason: str) -> NotSent | Unknown:
-        """Let go of the records at these positions of the run; at least one other is still open."""
-        ...
-
-    def released(self) -> None:
-        """Called after each of the two, when the outcomes are stored: the bytes that came back may be used now."""
-        ...
-
-
-class Run:
-    """Consecutive records of one delivery in one home."""
-
-    __slots__ = (
-        "delivery",
-        "first",
-        "home",
-        "indices",
-        "next",
-        "open",
-        "outcome",
-        "resolution",
-        "routes",
-        "size",
-        "tails",
-        "timestamps",
-    )
-
-    def __init__(
-        self,
-        delivery: "Delivery",
-        indices: Sequence[int],
-        tails: Sequence[bytes | None],
-        size: int,
-        timestamps: int | list[int],
-        home: Home | None,
-    ) -> None:
-        self.delivery: Delivery | None = delivery
-        self.indices = indices
-        self.tails: Sequence[bytes | None] = tails
-        """The encoded records; None for one taken back. Empty once a batch owns them or nobody does."""
-        self.size = size
-        """Sum of the lengths of ``tails``."""
-        self.timestamps = timestamps
-        """Milliseconds; one number when all records share it."""
-        self.home = home
-        self.open = len(indices)
-        """Records in here without an outcome."""
-        self.outcome: Resolution | None = None
-        """What the caller was told about the whole run; the delivery's ``_named`` overrides it record by record."""
-        self.resolution: Resolution | None = None
-        """How its batch ended, kept for runs of which something was Unknown."""
-        self.first = 0
-        """Position of its first record in the batch."""
-        self.routes: list[int] | None = None
-        """Per record, while the topic's partitions are unknown: see `kafka_client.buffer.partitioner`."""
-        self.next: Run | None = None
-
-    def timestamp(self, position: int) -> int:
-        """The CreateTime of the record at this position."""
-        return self.timestamps if isinstance(self.timestamps, int) else self.timestamps[position]
-
-    def compact(self) -> None:
-        """Drop the records that were taken back; only for a run in a queue."""
-        keep = [j for j, tail in enumerate(self.tails) if tail is not None]
-        if len(keep) == len(self.indices):
-            return
-        self.indices = [self.indices[j] for j in keep]
-        self.tails = [self.tails[j] for j in keep]
-        if not isinstance(self.timestamps, int):
-            self.timestamps = [self.timestamps[j] for j in keep]
-        if self.routes is not None:
-            self.routes = [self.routes[j] for j in keep]
-
-    def split(self, position: int) -> "Run":
-        """Cut before this position; self keeps the front, the rest comes back as a new run of the same delivery.
-
-        Only for a dense run (see `compact`), in a queue or a batch. Open records are counted on the side they are on.
-        """
-        delivery = self.delivery
-        assert delivery is not None
-        rest_tails = self.tails[position:]
-        rest_size = sum(len(tail) for tail in rest_tails if tail is not None)
-        stamps = self.timestamps if isinstance(self.timestamps, int) else self.timestamps[position:]
-        rest = Run(delivery, self.indices[position:], rest_tails, rest_size, stamps, self.home)
-        rest.outcome = self.outcome
-        rest.first = self.first + position
-        if self.outcome is not None:
-            rest.open = 0
-        else:
-            rest.open -= delivery.named_among(rest.indices)
-            self.open -= rest.open
-        if self.routes is not None:
-            rest.routes, self.routes = self.routes[position:], self.routes[:position]
-        self.indices = self.indices[:position]
-        self.tails = self.tails[:position]
-        self.size -= rest_size
-        if not isinstance(self.timestamps, int):
-            self.timestamps = self.timestamps[:position]
-        rest.next, self.next = self.next, rest
-        return rest
-
-    def __repr__(self) -> str:
-        return f"<Run of {len(self.indices)}, {self.open} open, {self.size} bytes, outcome={self.outcome!r}>"
 
 
 class Delivery:
@@ -252,7 +126,7 @@ class Delivery:
             run = self._head
             while run is not None:
                 if run.outcome is not None:
-                    _spell(run, run.outcome, outcomes)
+                    spell(run, run.outcome, outcomes)
                 run = run.next
             if self._named is not None:
                 for index, outcome in self._named.items():
@@ -298,7 +172,7 @@ class Delivery:
 
     def replace(self, run: Run, others: Sequence[Run]) -> None:
         """Put others in the place of a run that was cut up by partition."""
-        for earlier, later in itertools.pairwise(others):
+        for earlier, later in pairwise(others):
             earlier.next = later
         others[-1].next = run.next
         run.delivery = None
@@ -434,28 +308,7 @@ class Delivery:
         named = self._named or {}
         for j, index in enumerate(run.indices):
             if isinstance(named.get(index, run.outcome), Unknown):
-                fn(index, _outcome_at(run, resolution, j))
+                fn(index, outcome_at(run, resolution, j))
 
     def __repr__(self) -> str:
         return f"<Delivery of {self._count}, {self._open} unsettled{', waited for' if self._task else ''}>"
-
-
-def _outcome_at(run: Run, resolution: Resolution, position: int) -> Outcome:
-    if isinstance(resolution, Acknowledgement):
-        stamp = resolution.log_append_time_ms
-        return Delivered(
-            resolution.partition,
-            resolution.base_offset + run.first + position if resolution.base_offset >= 0 else -1,
-            stamp if stamp >= 0 else run.timestamp(position),
-            resolution.attempts,
-        )
-    return resolution
-
-
-def _spell(run: Run, resolution: Resolution, outcomes: list[Outcome | None]) -> None:
-    if isinstance(resolution, Acknowledgement):
-        for j, index in enumerate(run.indices):
-            outcomes[index] = _outcome_at(run, resolution, j)
-    else:
-        for index in run.indices:
-            outcomes[index] = resolution

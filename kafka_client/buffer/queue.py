@@ -19,7 +19,7 @@ from kafka_client.outcome import NotSent
 from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES
 
 from .budget import SWEEP_MIN, ByteBudget, drop_tails
-from .delivery import RECORD_COST_BYTES, Run
+from .run import RECORD_COST_BYTES, Run
 
 __all__ = ["RecordQueue", "Taken"]
 

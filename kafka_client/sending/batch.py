@@ -15,8 +15,8 @@ Invariants: a batch ends once; ``in_flight_bytes`` of the account is the sum of 
 import enum
 from collections.abc import Sequence
 
-from kafka_client.buffer.delivery import RECORD_COST_BYTES, Acknowledgement, Resolution, Run
 from kafka_client.buffer.queue import Taken
+from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Resolution, Run
 from kafka_client.config import Compression
 from kafka_client.outcome import TopicPartition, Unknown
 from kafka_client.wire.record_batch import encode_batch, renumber_batch

@@ -4,7 +4,7 @@ Owns: everything that is shared between partitions, and the dealing of deliverie
 tasks, and what callers do; a sender is asked for by ``start_sender`` only.
 
 Everything in here is synchronous: a change of state is whole when the method returns. Implements what partitions need
-(`kafka_client.sending.partition.Office`) and what the refresher needs
+(`kafka_client.sending.office.Office`) and what the refresher needs
 (`kafka_client.cluster.refresher.ClusterListener`).
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 import trio
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import Delivery, Run, Tally
+from kafka_client.buffer.delivery import Delivery, Tally
+from kafka_client.buffer.run import Run
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress, ClusterSnapshot, LeaderInfo, TopicSnapshot
 from kafka_client.config import ProducerConfig
 from kafka_client.errors import ConnectionLost, SecurityError
@@ -29,8 +30,9 @@ from kafka_client.wire.produce import LeaderHint, NodeEndpoint
 from .batch import InFlightAccount, SealedBatch
 from .hold import Hold, OperatorError
 from .identity import ProducerIdentity, ProducerState
+from .office import TopicView
 from .outbox import Outbox
-from .partition import UNKNOWN_TOPIC, UNKNOWN_TOPIC_LIMIT, PartitionState, TopicView
+from .partition import UNKNOWN_TOPIC, UNKNOWN_TOPIC_LIMIT, PartitionState
 from .topic import TopicState
 
 __all__ = ["Dispatch"]
@@ -291,10 +293,7 @@ class Dispatch:
             self._metadata_failures = 0
             return None
         self._metadata_failures += 1
-        if all(
-            topic.metadata_error and topic.hold.error is not None and topic.hold.error.code != UNKNOWN_TOPIC
-            for topic in missing
-        ):
+        if all(topic.waits_for_operator for topic in missing):
             return self.config.operator_retry_s
         return self.backoff_s(self._metadata_failures)
 
@@ -396,4 +395,4 @@ class Dispatch:
                 partition.close()
 
     def __repr__(self) -> str:
-        return f"<Dispatch {len(self.topics)} topics, {len(self.outboxes)} brokers, {self.budget!r}>"
+        return f"<Dispatch {len(self.topics)} topics, {self.budget!r}>"

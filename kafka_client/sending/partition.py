@@ -10,93 +10,30 @@ has at most one due time, `due`.
 """
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import Run
 from kafka_client.buffer.queue import RecordQueue
-from kafka_client.config import ProducerConfig
+from kafka_client.buffer.run import Run
 from kafka_client.outcome import NotSent, TopicPartition, Unknown
 from kafka_client.wire.error_codes import ErrorRow, error_row
-from kafka_client.wire.produce import LeaderHint, PartitionResult
+from kafka_client.wire.produce import PartitionResult
 
-from .batch import InFlightAccount, Phase, SealedBatch
+from .batch import Phase, SealedBatch
 from .decisions import Decision, Step, decide, final_outcome
-from .hold import Hold
-from .identity import ProducerIdentity, ProducerState
-from .remake import halves, without
+from .identity import ProducerState
+from .office import Office, TopicView
+from .remake import remake
 from .window import Window
 
 if TYPE_CHECKING:
     from .outbox import Outbox
 
-__all__ = ["Office", "PartitionState", "TopicView"]
+__all__ = ["PartitionState"]
 
 UNKNOWN_TOPIC = 3
 #: So many answers in a row and the topic is taken to be missing, not just unknown to one broker (kafka.md §3).
 UNKNOWN_TOPIC_LIMIT = 4
-
-
-class TopicView(Protocol):
-    """What a partition needs of its topic."""
-
-    name: str
-    hold: Hold
-    unknown_answers: int
-    """UNKNOWN_TOPIC_OR_PARTITION so many times in a row."""
-
-
-class Office(Protocol):
-    """What a partition needs of the whole producer."""
-
-    config: ProducerConfig
-    identity: ProducerIdentity
-    account: InFlightAccount
-    hold: Hold
-
-    def backoff_s(self, failures: int) -> float:
-        """A pause with full jitter before attempt ``failures + 1``."""
-        ...
-
-    def wall_clock_ms(self) -> int:
-        """Milliseconds since the Unix epoch."""
-        ...
-
-    def want_metadata(self) -> None:
-        """Metadata is stale."""
-        ...
-
-    def leader_named(self, partition: "PartitionState", hint: LeaderHint) -> bool:
-        """A broker named the new leader (KIP-951); True if that was news."""
-        ...
-
-    def topic_error(self, topic: TopicView, row: ErrorRow, detail: str, now: float) -> None:
-        """An operator-level error of a topic."""
-        ...
-
-    def producer_error(self, row: ErrorRow, detail: str, now: float) -> None:
-        """An operator-level error of everything."""
-        ...
-
-    def topic_works(self, topic: TopicView) -> None:
-        """A batch of the topic was acknowledged: whatever stood against it or the producer is over."""
-        ...
-
-    def batch_ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
-        """Tell the observer."""
-        ...
-
-    def room_made(self) -> None:
-        """Bytes in flight were given back."""
-        ...
-
-    def starved(self) -> None:
-        """A seal has to wait for bytes in flight of other partitions."""
-        ...
-
-    def standing_reason(self, topic: TopicView) -> str | None:
-        """The reason of outcomes while an operator-level error stands."""
-        ...
 
 
 class PartitionState:
@@ -337,25 +274,8 @@ class PartitionState:
             case Step.BEHIND:
                 pass  # its turn comes after the earlier one
             case _:
-                self._remake(decision, batch, row, result)
-
-    def _remake(self, decision: Decision, batch: SealedBatch, row: ErrorRow, result: PartitionResult) -> None:
-        """Change what the broker did not take, as far as the range allows."""
-        window, account = self.window, self._office.account
-        match decision.step:
-            case Step.RE_ENCODE:
-                batch.re_encoded = True
-                batch.encode(codec="none")  # another codec does not change the range, and rules a codec's fault out
-            case Step.RESTAMP:
-                self._restamp(batch, decision)
-            case Step.SPLIT:
-                window.replace(batch, halves(batch, account))
-            case Step.WITHOUT:
                 outcome = final_outcome(row, result, tainted=False)
-                assert isinstance(outcome, NotSent)
-                window.replace(batch, without(batch, decision.positions, outcome, account))
-            case step:
-                raise AssertionError(f"{step} is not a way to remake a batch")
+                remake(decision, batch, window, office.account, outcome, office.wall_clock_ms())
 
     def _final(self, batch: SealedBatch, row: ErrorRow, result: PartitionResult, taints: bool, now: float) -> None:
         window = self.window
@@ -372,15 +292,6 @@ class PartitionState:
             window.refused(batch)
         batch.resolve(outcome)
         self._ended(batch, "unknown" if batch.tainted else "not_sent", now)
-
-    def _restamp(self, batch: SealedBatch, decision: Decision) -> None:
-        batch.restamped = True
-        now_ms = self._office.wall_clock_ms()
-        stamps = list(batch.timestamps)
-        for position in decision.positions:
-            stamps[position] = now_ms
-        batch.timestamps = stamps
-        batch.encode()
 
     def _back_off(self, now: float) -> None:
         self._failures += 1

@@ -1,4 +1,4 @@
-"""Making batches out of a rejected one: halves, or all but the records that the broker named.
+"""Making batches out of a rejected one: encoded afresh, halved, or without the records that the broker named.
 
 Owns: moving runs, records and bytes of the account from a batch that is proved absent into its successors. Refuses to
 know: sequences (the window numbers the successors) and why the batch was rejected.
@@ -9,12 +9,41 @@ the records that ended.
 
 from collections.abc import Sequence
 
-from kafka_client.buffer.delivery import RECORD_COST_BYTES, Run
-from kafka_client.outcome import NotSent
+from kafka_client.buffer.run import RECORD_COST_BYTES, Run
+from kafka_client.outcome import NotSent, Unknown
 
 from .batch import Event, InFlightAccount, SealedBatch
+from .decisions import Decision, Step
+from .window import Window
 
-__all__ = ["halves", "without"]
+__all__ = ["halves", "remake", "without"]
+
+
+def remake(
+    decision: Decision,
+    batch: SealedBatch,
+    window: Window,
+    account: InFlightAccount,
+    outcome: NotSent | Unknown,
+    now_ms: int,
+) -> None:
+    """Change what the broker did not take, as far as its range allows. ``outcome`` is for the records it named."""
+    match decision.step:
+        case Step.RE_ENCODE:
+            batch.re_encoded = True
+            batch.encode(codec="none")  # another codec does not change the range, and rules a codec's fault out
+        case Step.RESTAMP:
+            batch.restamped = True
+            named = set(decision.positions)
+            batch.timestamps = [now_ms if j in named else stamp for j, stamp in enumerate(batch.timestamps)]
+            batch.encode()
+        case Step.SPLIT:
+            window.replace(batch, halves(batch, account))
+        case Step.WITHOUT:
+            assert isinstance(outcome, NotSent)
+            window.replace(batch, without(batch, decision.positions, outcome, account))
+        case step:
+            raise AssertionError(f"{step} is not a way to remake a batch")
 
 
 def halves(batch: SealedBatch, account: InFlightAccount) -> list[SealedBatch]:

@@ -11,13 +11,14 @@ import random
 from collections.abc import Sequence
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import Run
 from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
 from kafka_client.buffer.queue import RecordQueue
+from kafka_client.buffer.run import Run
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID
 
 from .hold import Hold
-from .partition import Office, PartitionState
+from .office import Office
+from .partition import PartitionState
 
 __all__ = ["TopicState"]
 
@@ -42,6 +43,11 @@ class TopicState:
         self.sticky = StickyPartitioner(rng)
         self._office = office
         self._budget = budget
+
+    @property
+    def waits_for_operator(self) -> bool:
+        """Metadata refuses it for a reason that people have to mend; a topic that is only unknown may yet appear."""
+        return self.metadata_error and self.hold.error is not None and self.metadata_misses == 0
 
     def place(self, run: Run, route: int, now: float) -> None:
         """Queue a run whose records share one route; the budget has admitted it."""

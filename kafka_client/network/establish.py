@@ -131,8 +131,7 @@ async def _round_trip(stream: trio.abc.Stream, frame: bytes, splitter: FrameSpli
         while True:
             data = await stream.receive_some(READ_BYTES)
             if not data:
-                hint = "" if splitter.held_bytes else "; does the listener speak another security.protocol?"
-                raise _HungUp(f"{address} closed the connection during the handshake{hint}")
+                raise _HungUp(f"{address} closed the connection during the handshake; {_hint(stream)}")
             frames = splitter.feed(data)
             if len(frames) > 1 or (frames and splitter.held_bytes):
                 raise ProtocolError(f"{address} sent more than one answer to one request")
@@ -142,7 +141,13 @@ async def _round_trip(stream: trio.abc.Stream, frame: bytes, splitter: FrameSpli
         refusal = tls_refusal(error, address)
         if refusal is not None:
             raise refusal from error
-        raise _HungUp(f"lost {address} during the handshake: {explain_broken(error)}") from error
+        raise _HungUp(f"lost {address} during the handshake: {explain_broken(error)}; {_hint(stream)}") from error
+
+
+def _hint(stream: trio.abc.Stream) -> str:
+    if isinstance(stream, trio.SSLStream):
+        return "does the listener want a client certificate (ssl_certfile)?"
+    return "does the listener speak another security.protocol?"
 
 
 def explain_broken(error: BaseException) -> str:

@@ -146,7 +146,7 @@ class Producer:
             self._dispatch.refuse(delivery, _TOO_LARGE)
             return
         stamp = record.timestamp_ms
-        run = Run(delivery, _ONE, (tail,), size, time.time_ns() // 1_000_000 if stamp is None else stamp, None)
+        run = Run(delivery, _ONE, (tail,), size, time.time_ns() // 1_000_000 if stamp is None else stamp, None, 1)
         if self._budget.try_take(size + RECORD_COST_BYTES):
             delivery.add(run)
             topic = self._topics.get(record.topic) or self._dispatch.topic(record.topic)
@@ -208,6 +208,7 @@ class Producer:
                 sum(sizes) if whole else sum(sizes[index] for index in indices),
                 stamps,
                 None,
+                len(indices),
             )
             run.routes = routes if whole else [routes[index] for index in indices]
             runs.append((topic, run))

@@ -202,7 +202,7 @@ class Delivery:
 
     def refuse(self, outcome: NotSent) -> None:
         """Settle every record before any was queued."""
-        run = Run(self, range(self._count), (), 0, 0, None)
+        run = Run(self, range(self._count), (), 0, 0, None, 0)
         run.outcome = outcome
         run.delivery = None
         run.open = 0
@@ -283,7 +283,7 @@ class Delivery:
             run.open -= 1
             self._settled(1)
             return
-        remains = Run(self, (index,), (), 0, 0, None)
+        remains = Run(self, (index,), (), 0, 0, None, 0)
         remains.delivery = None
         remains.open = 0
         remains.outcome = told

@@ -37,13 +37,9 @@ def route_of(record: Record) -> int:
     return _HASH_BASE - (murmur2(record.key) & 0x7FFFFFFF)
 
 
-def routed_partition(route: int, partitions: int) -> int | None:
-    """The partition of a route; None where any will do."""
-    if route >= 0:
-        return route
-    if route == NO_ROUTE:
-        return None
-    return (_HASH_BASE - route) % partitions
+def routed_partition(route: int, partitions: int) -> int:
+    """The partition of a route other than `NO_ROUTE`."""
+    return route if route >= 0 else (_HASH_BASE - route) % partitions
 
 
 class StickyPartitioner:

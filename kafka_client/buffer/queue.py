@@ -27,14 +27,12 @@ __all__ = ["RecordQueue", "Taken"]
 class Taken:
     """Records that a seal took, in order, with all that a batch is made of."""
 
-    __slots__ = ("cost", "encoded_bytes", "runs", "tails", "timestamps")
+    __slots__ = ("cost", "runs", "tails", "timestamps")
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.tails: list[bytes] = []
         self.timestamps: list[int] = []
-        self.encoded_bytes = 0
-        """Upper bound of the encoded records."""
         self.cost = 0
         """What they count on the byte accounts."""
 
@@ -106,6 +104,7 @@ class RecordQueue:
         taken = Taken()
         runs, tails, timestamps = taken.runs, taken.tails, taken.timestamps
         room = max_bytes
+        size = 0
         queue = self._runs
         while queue:
             run = queue[0]
@@ -113,39 +112,54 @@ class RecordQueue:
                 queue.popleft()
                 self._dead -= 1
                 continue
-            if len(run.indices) != run.open:
-                run.compact()
-            count = len(run.indices)
-            need = run.size + RECORD_OVERHEAD_MAX_BYTES * count
+            need = run.size + RECORD_OVERHEAD_MAX_BYTES * run.open
             if need > room:
-                fitting = self._fitting(run, room) if count > 1 else 0
-                if fitting == 0:
-                    if tails:
-                        break
-                    fitting = 1  # larger than a batch: alone
-                if fitting < count:
-                    queue[0] = run  # the front goes, the rest keeps the place
-                    queue.insert(1, run.split(fitting))
-                    count = fitting
-                    need = run.size + RECORD_OVERHEAD_MAX_BYTES * count
+                need = self._front(run, room, alone=not tails)
+                if need == 0:
+                    break
             queue.popleft()
             run.first = len(tails)
             runs.append(run)
-            tails.extend(run.tails)  # type: ignore[arg-type]  # compact: no None among them
-            if isinstance(run.timestamps, int):
-                if count == 1:
-                    timestamps.append(run.timestamps)
-                else:
-                    timestamps.extend([run.timestamps] * count)
+            stamp = run.timestamps
+            if len(run.indices) == 1 and isinstance(stamp, int):
+                tails.append(run.tails[0])  # type: ignore[arg-type]  # not taken back: it is open
+                timestamps.append(stamp)
             else:
-                timestamps.extend(run.timestamps)
-            taken.encoded_bytes += need
-            taken.cost += run.size + RECORD_COST_BYTES * count
-            self.size_bytes -= run.size
-            self.count -= count
+                run.compact()
+                tails.extend(run.tails)  # type: ignore[arg-type]  # compact: no None among them
+                stamp = run.timestamps
+                timestamps.extend([stamp] * run.open if isinstance(stamp, int) else stamp)
+            size += run.size
             run.tails = ()
             room -= need
-        return taken if runs else None
+        if not runs:
+            return None
+        taken.cost = size + RECORD_COST_BYTES * len(tails)
+        self.size_bytes -= size
+        self.count -= len(tails)
+        return taken
+
+    def _front(self, run: Run, room: int, *, alone: bool) -> int:
+        """Cut the head of the queue so that its front fits; returns what the front needs, 0 if nothing fits.
+
+        Args:
+            alone: at least one record goes, however large.
+        """
+        run.compact()
+        fitting = 0
+        for tail in run.tails:
+            assert tail is not None
+            room -= len(tail) + RECORD_OVERHEAD_MAX_BYTES
+            if room < 0:
+                break
+            fitting += 1
+        if fitting == 0:
+            if not alone:
+                return 0
+            fitting = 1
+        if fitting < len(run.indices):
+            self._runs.insert(1, run.split(fitting))
+        return run.size + RECORD_OVERHEAD_MAX_BYTES * run.open
 
     def head(self) -> Run | None:
         """The run that has been here longest."""
@@ -181,12 +195,3 @@ class RecordQueue:
 
     def __repr__(self) -> str:
         return f"<RecordQueue of {self.count} records, {self.size_bytes} bytes, {self._dead} tombstones>"
-
-    @staticmethod
-    def _fitting(run: Run, room: int) -> int:
-        for position, tail in enumerate(run.tails):
-            assert tail is not None
-            room -= len(tail) + RECORD_OVERHEAD_MAX_BYTES
-            if room < 0:
-                return position
-        return len(run.tails)

@@ -10,6 +10,8 @@ are the run's own ``outcome`` or stand in the delivery by index.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+import msgspec
+
 from kafka_client.outcome import Delivered, NotSent, Outcome, TopicPartition, Unknown
 
 if TYPE_CHECKING:
@@ -54,53 +56,34 @@ class Home(Protocol):
         ...
 
 
-class Run:
-    """Consecutive records of one delivery in one home."""
+class Run(msgspec.Struct, gc=False, eq=False):
+    """Consecutive records of one delivery in one home.
 
-    __slots__ = (
-        "delivery",
-        "first",
-        "home",
-        "indices",
-        "next",
-        "open",
-        "outcome",
-        "resolution",
-        "routes",
-        "size",
-        "tails",
-        "timestamps",
-    )
+    The collector of cycles does not look at it: the one cycle it is part of, with its delivery, is cut when it ends.
+    """
 
-    def __init__(
-        self,
-        delivery: "Delivery",
-        indices: Sequence[int],
-        tails: Sequence[bytes | None],
-        size: int,
-        timestamps: int | list[int],
-        home: Home | None,
-    ) -> None:
-        self.delivery: Delivery | None = delivery
-        self.indices = indices
-        self.tails: Sequence[bytes | None] = tails
-        """The encoded records; None for one taken back. Empty once a batch owns them or nobody does."""
-        self.size = size
-        """Sum of the lengths of ``tails``."""
-        self.timestamps = timestamps
-        """Milliseconds; one number when all records share it."""
-        self.home = home
-        self.open = len(indices)
-        """Records in here without an outcome."""
-        self.outcome: Resolution | None = None
-        """What the caller was told about the whole run; the delivery's ``_named`` overrides it record by record."""
-        self.resolution: Resolution | None = None
-        """How its batch ended, kept for runs of which something was Unknown."""
-        self.first = 0
-        """Position of its first record in the batch."""
-        self.routes: list[int] | None = None
-        """Per record, while the topic's partitions are unknown: see `kafka_client.buffer.partitioner`."""
-        self.next: Run | None = None
+    delivery: "Delivery | None"
+    """None once it has ended."""
+    indices: Sequence[int]
+    """Positions of its records in the delivery."""
+    tails: Sequence[bytes | None]
+    """The encoded records; None for one taken back. Empty once a batch owns them or nobody does."""
+    size: int
+    """Sum of the lengths of ``tails``."""
+    timestamps: int | list[int]
+    """Milliseconds; one number when all records share it."""
+    home: Home | None
+    open: int
+    """Records in here without an outcome."""
+    outcome: "Resolution | None" = None
+    """What the caller was told about the whole run; the delivery's ``_named`` overrides it record by record."""
+    resolution: "Resolution | None" = None
+    """How its batch ended, kept for runs of which something was Unknown."""
+    first: int = 0
+    """Position of its first record in the batch."""
+    routes: list[int] | None = None
+    """Per record, while the topic's partitions are unknown: see `kafka_client.buffer.partitioner`."""
+    next: "Run | None" = None
 
     def timestamp(self, position: int) -> int:
         """The CreateTime of the record at this position."""
@@ -128,7 +111,8 @@ class Run:
         rest_tails = self.tails[position:]
         rest_size = sum(len(tail) for tail in rest_tails if tail is not None)
         stamps = self.timestamps if isinstance(self.timestamps, int) else self.timestamps[position:]
-        rest = Run(delivery, self.indices[position:], rest_tails, rest_size, stamps, self.home)
+        rest_indices = self.indices[position:]
+        rest = Run(delivery, rest_indices, rest_tails, rest_size, stamps, self.home, len(rest_indices))
         rest.outcome = self.outcome
         rest.first = self.first + position
         if self.outcome is not None:
@@ -165,9 +149,17 @@ def outcome_at(run: Run, resolution: Resolution, position: int) -> Outcome:
 
 def spell(run: Run, resolution: Resolution, outcomes: list[Outcome | None]) -> None:
     """Put the outcome of each record of the run where it belongs among its delivery's."""
-    if isinstance(resolution, Acknowledgement):
-        for j, index in enumerate(run.indices):
-            outcomes[index] = outcome_at(run, resolution, j)
-    else:
+    if not isinstance(resolution, Acknowledgement):
         for index in run.indices:
             outcomes[index] = resolution
+    elif isinstance(run.timestamps, int) and resolution.base_offset >= 0:
+        # As `outcome_at` in a loop, for the usual case: bulk deliveries spend their time here.
+        stamp = run.timestamps if resolution.log_append_time_ms < 0 else resolution.log_append_time_ms
+        partition, attempts = resolution.partition, resolution.attempts
+        offset = resolution.base_offset + run.first
+        for index in run.indices:
+            outcomes[index] = Delivered(partition, offset, stamp, attempts)
+            offset += 1
+    else:
+        for j, index in enumerate(run.indices):
+            outcomes[index] = outcome_at(run, resolution, j)

@@ -40,6 +40,7 @@ class PartitionState:
     """Queue, window and leader of one partition."""
 
     __slots__ = (
+        "_batch_max",
         "_failures",
         "_office",
         "_renegotiated",
@@ -72,6 +73,7 @@ class PartitionState:
         """The outbox knows that the queue is not empty."""
         self.answered_at: float | None = None
         """The last Produce answer for it, whatever it said."""
+        self._batch_max = office.config.batch_max_bytes
         self._failures = 0
         self._renegotiated = False
         self._topic = topic
@@ -85,10 +87,8 @@ class PartitionState:
         queue.append(run)
         if not self.announced:
             self.announce(now)
-        else:
-            full = self._office.config.batch_max_bytes
-            if queue.size_bytes >= full > queue.size_bytes - run.size and self.outbox is not None:
-                self.outbox.urge()
+        elif queue.size_bytes >= self._batch_max > queue.size_bytes - run.size and self.outbox is not None:
+            self.outbox.urge()
 
     def announce(self, now: float) -> None:
         """Tell the outbox of new work; without a leader ask for metadata."""

@@ -51,31 +51,35 @@ class TopicState:
 
     def place(self, run: Run, route: int, now: float) -> None:
         """Queue a run whose records share one route; the budget has admitted it."""
-        if not self.partitions:
+        partitions = self.partitions
+        if not partitions:
             run.routes = [route] * len(run.indices)
             self.undealt.append(run)
             self._office.want_metadata()
             return
-        self._partition_of(route, run.size).enqueue(run, now)
+        index = self._sticky(run.size) if route == NO_ROUTE else routed_partition(route, len(partitions))
+        (partitions[index] if index < len(partitions) else self.partition(index)).enqueue(run, now)
 
     def deal(self, run: Run, now: float) -> None:
         """Queue a run by the routes of its records; the budget has admitted it."""
         routes = run.routes
         assert routes is not None
+        if len(run.indices) != run.open:
+            run.compact()
+            routes = run.routes or []
         if not self.partitions:
             self.undealt.append(run)
             self._office.want_metadata()
             return
-        groups: dict[int, list[int]] = {}
         count = len(self.partitions)
-        sticky = -1
+        sticky = self._sticky(run.size) if NO_ROUTE in routes else NO_ROUTE
+        groups: dict[int, list[int]] = {}
         for j, route in enumerate(routes):
-            index = routed_partition(route, count)
-            if index is None:
-                if sticky < 0:
-                    sticky = self._sticky(run.size)
-                index = sticky
-            groups.setdefault(index, []).append(j)
+            index = sticky if route == NO_ROUTE else routed_partition(route, count)
+            if index in groups:
+                groups[index].append(j)
+            else:
+                groups[index] = [j]
         run.routes = None
         if len(groups) == 1:
             self.partition(next(iter(groups))).enqueue(run, now)
@@ -85,14 +89,15 @@ class TopicState:
         tails, indices, stamps = run.tails, run.indices, run.timestamps
         parts: list[tuple[int, Run]] = []
         for index, positions in groups.items():
-            part_tails = [tails[j] for j in positions]
+            part_tails = [tail for j in positions if (tail := tails[j]) is not None]
             part = Run(
                 delivery,
                 [indices[j] for j in positions],
                 part_tails,
-                sum(len(tail) for tail in part_tails if tail is not None),
+                sum(map(len, part_tails)),
                 stamps if isinstance(stamps, int) else [stamps[j] for j in positions],
                 None,
+                len(positions),
             )
             part.open -= delivery.named_among(part.indices)
             parts.append((index, part))
@@ -126,15 +131,6 @@ class TopicState:
     def all_partitions(self) -> list[PartitionState]:
         """Known ones, then those only named."""
         return [*self.partitions, *self.beyond.values()] if self.beyond else self.partitions
-
-    def _partition_of(self, route: int, size: int) -> PartitionState:
-        if route == NO_ROUTE:
-            return self.partitions[self._sticky(size)]
-        if route >= 0:
-            return self.partition(route)
-        index = routed_partition(route, len(self.partitions))
-        assert index is not None
-        return self.partitions[index]
 
     def _sticky(self, size: int) -> int:
         current = self.sticky.current(size)

@@ -11,12 +11,13 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - ``read_timeout`` ends its reader but not the connection: it stays unset.
 - Its websocket pings sleep on after the connection is gone, and a shutdown waits for them: here a gone connection wakes
   them (`_Context`).
-- A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task
-is
+- A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task is
   ended here, and not started again (`Connection`).
 - A websocket message above the limit is refused, but what follows is kept all the same, without bound; deflated frames
   inflate without bound; and one that sends before we accepted is dropped without a word to the application:
   `Websocket`.
+- A client that sends its next request before it has read the last answer, and then goes or does not read: the reader
+  waits for the end of an answer that failed, for ever: a failed send ends it (`Connection`).
 - An exception in one connection ends the server: the rim in `Connection.run`.
 - It accepts any number of connections: `ConnectionLimits`.
 
@@ -37,8 +38,8 @@ import hypercorn.trio
 import hypercorn.trio.run as hypercorn_run
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.events import Event as ConnectionEvent
-from hypercorn.events import Updated
 from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.tcp_server import TCPServer
@@ -121,6 +122,7 @@ class Connection(TCPServer):
 
     def __init__(self, app: Any, config: Any, context: Any, state: Any, stream: Any) -> None:
         self.gone = trio.Event()
+        self._reading = trio.CancelScope()
         super().__init__(app, config, cast("Any", _Context(context, self)), {**state, STATE_KEY: self}, stream)
         self._limits: ConnectionLimits = getattr(config, LIMITS_ATTRIBUTE)
 
@@ -149,15 +151,32 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         try:
-            await super()._read_data()
+            with self._reading:
+                await super()._read_data()
         finally:
             self.gone.set()
         await self.idle_task.stop()
 
     async def protocol_send(self, event: ConnectionEvent) -> None:
         """Send, close, or note that a request has ended: a connection that is gone is not waited on for the next."""
-        if not (isinstance(event, Updated) and event.idle and self.gone.is_set()):
+        if isinstance(event, RawData):
+            await self._send_bytes(event.data)
+        elif not (isinstance(event, Updated) and event.idle and self.gone.is_set()):
             await super().protocol_send(event)
+
+    async def _send_bytes(self, data: bytes) -> None:
+        """As Hypercorn's, except that a send that fails ends the reader too.
+
+        It may be waiting for the answer to be over before it takes the next request of a pipelining client, and nobody
+        would ever tell it.
+        """
+        async with self.send_lock:
+            try:
+                with trio.CancelScope(shield=True):  # Hypercorn's way; TCP_USER_TIMEOUT bounds it
+                    await self.stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.protocol.handle(Closed())
+                self._reading.cancel(reason="the client is gone")
 
     def abort(self) -> None:
         """Cut the connection now: whoever reads or writes it sees it closed, shielded or not."""

@@ -152,6 +152,8 @@ class Session:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 break
+            if self._closing:
+                continue
             text = message.get("text")
             if text is not None:
                 self._on_frame(text.encode(), "json", waiters)

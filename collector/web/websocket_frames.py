@@ -11,7 +11,8 @@ from typing import TypeAlias
 import msgspec
 
 from collector.dialects.base import ClientFault, Encoding
-from collector.dialects.codec import Number, codec_of
+from collector.dialects.codec import codec_of
+from collector.dialects.scan import Number
 
 __all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "TrackFrame", "decode_track", "encode"]
 
@@ -75,7 +76,7 @@ def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
     codec = codec_of(encoding)
     try:
         members = codec.members(codec.checked(data))
-        op = codec.value(members["op"]) if "op" in members else None
+        op = codec.look(members["op"]) if "op" in members else None
         if op != "track":
             raise FrameFault("unknown_op", f"there is no op {str(op)[:40]!r}; clients send track")
         if "id" not in members:
@@ -83,7 +84,7 @@ def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
         values: dict[str, object] = {}
         for name, types in _MEMBERS.items():
             if name in members:
-                value = codec.value(members[name])
+                value = codec.look(members[name])
                 if isinstance(value, Number):  # a literal of any length; ours are short
                     value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else value
                 wrong_kind = isinstance(value, Number) or (isinstance(value, bool) and bool not in types)
@@ -92,7 +93,7 @@ def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
                 values[name] = value
     except ClientFault as fault:
         raise FrameFault("invalid_frame", fault.message) from fault
-    return TrackFrame(op="track", body=msgspec.Raw(members.get("body", b"")), **values)  # type: ignore[arg-type]  # checked
+    return TrackFrame(op="track", body=msgspec.Raw(bytes(members.get("body", b""))), **values)  # type: ignore[arg-type]  # checked
 
 
 def encode(frame: ServerFrame, encoding: Encoding) -> dict[str, object]:

@@ -67,6 +67,10 @@ class Outbox:
         self._frames.append(frame)
         self._something.set()
 
+    def wake(self) -> None:
+        """Let the writer come by although there may be nothing to send."""
+        self._something.set()
+
     def _advance(self) -> None:
         while self._low + 1 in self._above:
             self._low += 1

@@ -203,10 +203,11 @@ class Session:
             for number in [number for number in self.in_flight if number <= highest]:
                 self._acknowledged(self.in_flight.pop(number), "delivered", message)
             return
-        ticket = self.in_flight.pop(_natural(message, "id"), None)
         status = _STATUSES.get(str(message.get("status")))
         if status is None:
             raise ProtocolFault(f"ack with the status {message.get('status')!r}")
+        # Only now: a ticket that leaves the table by a message that is none would never be settled.
+        ticket = self.in_flight.pop(_natural(message, "id"), None)
         if ticket is not None:
             self._acknowledged(ticket, status, message)
 

@@ -11,7 +11,7 @@ What is submitted is bounded: `WINDOW_BYTES` before the first hello, then what t
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -21,26 +21,24 @@ from trio_websocket import (
     ConnectionRejected,
     HandshakeError,
     WebSocketConnection,
-    open_websocket_url,
     wrap_client_stream,
 )
 
+from .address import Connect, WebsocketAddress
 from .events import ApiName, Event, EventError, api_of, encode_event
 from .outcome import Ack, Refused, RetryDetails, Unreachable
 from .pace import pause_s
-from .session import SUBPROTOCOL, ProtocolFault, Session, Ticket, TicketState
+from .session import OVERHEAD_BYTES, SUBPROTOCOL, ProtocolFault, Session, Ticket, TicketState
 
 __all__ = ["SubmittedMessage", "WebsocketTrackClient", "open_websocket_track_client"]
 
 WINDOW_BYTES = 1024 * 1024
 CONNECT_S = 10.0
 CLOSE_S = 2.0
-RECEIVE_BYTES = 65536
 QUEUED_MESSAGES = 64
 """Of the server's, between the socket and the session; beyond it TCP holds them back."""
 
 OnRetry = Callable[[RetryDetails], object]
-Connect = Callable[[], Awaitable[trio.abc.Stream]]
 
 
 @asynccontextmanager
@@ -71,8 +69,6 @@ async def open_websocket_track_client(
 
     On cancellation: the connection is closed; messages without an answer may be in the log.
     """
-    if not url.startswith(("ws://", "wss://")):
-        raise Unreachable(f"{url!r} is not an address like ws://127.0.0.1:8080/v1/ws")
     session = Session(api=api_of(api), key=key, deadline_ms=deadline_ms)
     client = WebsocketTrackClient(url, session, api=api, on_retry=on_retry, connect=connect, rng=rng)
     sole: BaseException | None = None
@@ -146,7 +142,8 @@ class WebsocketTrackClient:
         self._url = url
         self._api = api_of(api)
         self.session = session
-        self._connect = connect
+        self._address = WebsocketAddress.parse(url)
+        self._connect: Connect = connect if connect is not None else self._address.connect
         self.failure: Unreachable | None = None
         self.connections_opened_total = 0
         self._on_retry = on_retry
@@ -212,7 +209,10 @@ class WebsocketTrackClient:
     async def _submit(self, body: bytes, events: int) -> SubmittedMessage:
         async with self._order:
             await trio.lowlevel.checkpoint()
-            while self.session.unsettled and self.session.unsettled_bytes + len(body) > self._window_bytes:
+            while (
+                self.session.unsettled
+                and self.session.unsettled_bytes + len(body) + OVERHEAD_BYTES > self._window_bytes
+            ):
                 self._raise_failure()
                 await self._wait_changed()
             self._raise_failure()
@@ -289,28 +289,28 @@ class WebsocketTrackClient:
 
     @asynccontextmanager
     async def _open_socket(self) -> AsyncIterator[WebSocketConnection]:
-        if self._connect is None:
-            async with open_websocket_url(
-                self._url,
-                subprotocols=[SUBPROTOCOL],
-                message_queue_size=QUEUED_MESSAGES,
-                receive_buffer_size=RECEIVE_BYTES,
-                connect_timeout=CONNECT_S,
-                disconnect_timeout=CLOSE_S,
-            ) as socket:
-                yield socket
-            return
-        stream = await self._connect()
-        async with trio.open_nursery() as nursery:
-            path = "/" + self._url.partition("://")[2].partition("/")[2]
-            socket = await wrap_client_stream(
-                nursery,
-                cast("trio.SocketStream", stream),
-                "collector",
-                path,
-                subprotocols=[SUBPROTOCOL],
-                message_queue_size=QUEUED_MESSAGES,
-            )
+        """Connect and shake hands, each within `CONNECT_S`; the stream is ours and closed in any case.
+
+        trio-websocket's own way to connect leaves the socket of a refused handshake to the garbage collector.
+        """
+        stream: trio.abc.Stream | None = None
+        socket: WebSocketConnection | None = None
+        with trio.move_on_after(CONNECT_S):
+            stream = await self._connect()
+        if stream is None:
+            raise OSError(f"no connection within {CONNECT_S:g} s")
+        async with stream, trio.open_nursery() as nursery:
+            with trio.move_on_after(CONNECT_S):
+                socket = await wrap_client_stream(
+                    nursery,
+                    cast("trio.SocketStream", stream),
+                    self._address.host,
+                    self._address.path,
+                    subprotocols=[SUBPROTOCOL],
+                    message_queue_size=QUEUED_MESSAGES,
+                )
+            if socket is None:
+                raise OSError(f"no websocket within {CONNECT_S:g} s")
             try:
                 yield socket
             finally:

@@ -3,21 +3,25 @@
 Owns: what a text, an id, a time and an object may be, and the words for what is wrong. Refuses to know: which members a
 dialect has, and bytes.
 
-Invariant: a `BadEvent` is the only thing raised; values come from `Codec.value`, so numbers of JSON are `Number`.
+Invariant: a `BadEvent` is the only thing raised; values come from `Codec.look`, so numbers of JSON are `Number`, and
+objects and arrays are empty.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from collector.times import parse_iso8601
 
-from .codec import Number, has_text
+from .base import ClientFault
+from .codec import Codec, has_text
+from .scan import Number
 
 __all__ = [
     "NOBODY",
     "BadEvent",
     "is_number",
     "is_text",
+    "looked_at",
     "object_or_none",
     "read_id",
     "read_text",
@@ -37,6 +41,18 @@ class BadEvent(Exception):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+
+def looked_at(codec: Codec, body: bytes, names: Iterable[str]) -> dict[str, object]:
+    """Look at those members of an event that have one of ``names``. Raises `BadEvent`, also where it is no object."""
+    try:
+        whole = codec.look(body)
+        if not isinstance(whole, dict):
+            raise BadEvent("invalid_body", f"the event is {shown(whole)}; expected an object")
+        members = codec.members(body)
+        return {name: codec.look(members[name]) for name in names if name in members}
+    except ClientFault as fault:
+        raise BadEvent(fault.code, fault.message) from None
 
 
 def usable_identity(*candidates: str | None) -> str | None:

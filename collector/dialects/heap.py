@@ -18,7 +18,7 @@ from collector.config import LimitsConfig
 from collector.times import to_ms
 
 from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
-from .codec import NESTING_MAX, Codec, batch_level, codec_of, deeper_than
+from .codec import NESTING_MAX, UNGUARDED_BYTES, Codec, batch_level, codec_of, deeper_than
 from .fields import BadEvent, is_text, shown, usable_identity
 from .heap_events import DECODERS, PLAIN_MAX_BYTES, REFUSED, HeapEvent, HeapShape, PlainEvent, closely
 
@@ -62,7 +62,8 @@ class Heap:
         codec = codec_of(request.encoding)
         body = codec.checked(request.body)
         array = _KINDS[route.kind][0]
-        if array is not None and body.find(array.encode(), 0, HEAD_BYTES) >= 0:
+        # A larger body may be made of more slices than there is memory for: the long way counts first.
+        if array is not None and len(body) <= UNGUARDED_BYTES and body.find(array.encode(), 0, HEAD_BYTES) >= 0:
             parsed = self._plain_bulk(route, request, codec, body, array, keys)
             if parsed is not None:
                 return parsed
@@ -77,7 +78,9 @@ class Heap:
             call = DECODERS[request.encoding].call(body)
         except REFUSED:
             # Broken, or only one member is not as it should be: the slices tell.
-            members = codec.members(body)
+            if array is None and len(body) > self._event_bytes:
+                raise ClientFault("too_large", f"an event has at most {self._event_bytes} bytes") from None
+            members = codec.members(body, self._event_bytes)
             app = _app(request, keys, codec, members.get("app_id"))
             if array is None or members.get(array) is None:
                 return self._single(route, request, codec, body, app, None)
@@ -85,7 +88,7 @@ class Heap:
         app = _app_of(request, keys, call.app_id)
         if array is None or getattr(call, array) is UNSET:
             return self._single(route, request, codec, body, app, call)
-        return self._bulk(route, request, codec, codec.members(body), app)
+        return self._bulk(route, request, codec, codec.members(body, self._event_bytes), app)
 
     def _single(
         self, route: Route, request: DialectRequest, codec: Codec, body: bytes, app: str, event: HeapEvent | None
@@ -124,13 +127,9 @@ class Heap:
         assert array is not None
         raw = members.pop(array)
         members.pop("app_id", None)
-        slices = codec.items(raw)
+        slices = codec.items(raw, self._batch_events)
         if slices is None:
             raise ClientFault("invalid_field", f"{array} is not an array")
-        if len(slices) > self._batch_events:
-            raise ClientFault(
-                "too_many", f"{array} has {len(slices)} entries; at most {self._batch_events} are allowed"
-            )
         batch = batch_level(codec, members, len(slices), self._batch_copies_bytes)
         try:
             decoded: Sequence[HeapEvent | None] = DECODERS[codec.encoding].events(raw)
@@ -238,7 +237,7 @@ _ACCEPTED = Answer(status=200, body=b"{}", content_type="application/json")
 
 
 def _app(request: DialectRequest, keys: Keyring, codec: Codec, raw: bytes | None) -> str:
-    value = None if raw is None else codec.value(raw)
+    value = None if raw is None else codec.look(raw)
     if value is not None and not is_text(value):
         raise ClientFault("invalid_field", f"app_id is {shown(value)}; expected a string")
     return _app_of(request, keys, value)  # type: ignore[arg-type]  # is_text() said so

@@ -5,16 +5,16 @@ Owns: the types and lengths of contracts.md §1. Refuses to know: which members 
 Invariant: every `HeapEvent` is within the limits, whether a typed decoder made it or `closely`; both accept the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from .base import ClientFault, Encoding
+from .base import Encoding
 from .codec import Codec
-from .fields import BadEvent, is_number, is_text, object_or_none, read_text, read_time, shown
+from .fields import BadEvent, is_number, is_text, looked_at, object_or_none, read_text, read_time, shown
 
 __all__ = [
     "DECODERS",
@@ -131,40 +131,37 @@ REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 def closely(codec: Codec, body: bytes) -> HeapEvent:
     """Take one event apart by hand: for what the typed decoder refused, rightly or not. Raises `BadEvent`."""
-    try:
-        value = codec.value(body)
-    except ClientFault as fault:
-        raise BadEvent(fault.code, fault.message) from None
-    if not isinstance(value, dict):
-        raise BadEvent("invalid_body", f"the event is {shown(value)}; expected an object")
+    value = looked_at(codec, body, HeapEvent.__struct_fields__)
     session_id = value.get("session_id")
     if session_id is not None and not is_number(session_id):
         read_text(value, "session_id", max_chars=PROPERTY_MAX_CHARS, exact=False)
-    properties = object_or_none(value, "properties")
-    for name, given in (properties or {}).items():
-        _check_property(name, given)
+    names = None
+    if object_or_none(value, "properties") is not None:
+        names = _checked_properties(codec, codec.members(codec.members(body)["properties"]))
     return HeapEvent(
         event=read_text(value, "event", max_chars=EVENT_MAX_CHARS, exact=False),
         identity=read_text(value, "identity", max_chars=IDENTITY_MAX_CHARS),
         user_id=read_text(value, "user_id", max_chars=PROPERTY_MAX_CHARS),
         account_id=read_text(value, "account_id", max_chars=IDENTITY_MAX_CHARS),
-        properties=None if properties is None else dict.fromkeys(properties, 0.0),
+        properties=None if names is None else dict.fromkeys(names, 0.0),
         timestamp=read_time(value, "timestamp"),
         idempotency_key=read_text(value, "idempotency_key", max_chars=PROPERTY_MAX_CHARS),
     )
 
 
-def _check_property(name: object, value: object) -> None:
-    if not isinstance(name, str):
-        raise BadEvent("invalid_field", f"a property's name is {shown(name)}; expected a string")
-    if len(name) > PROPERTY_MAX_CHARS:
-        raise BadEvent("too_long", f"a property's name has {len(name)} characters; at most 1024 are allowed")
-    if isinstance(value, list):
-        # Joined with "||" and cut at 1024: an array is never too long.
-        if not all(is_number(item) or is_text(item) for item in value):
-            raise BadEvent("invalid_field", "a property's array holds something beside numbers and strings")
-    elif is_text(value):
-        if len(str(value)) > PROPERTY_MAX_CHARS:
-            raise BadEvent("too_long", f"a property has {len(str(value))} characters; at most 1024 are allowed")
-    elif not is_number(value):
-        raise BadEvent("invalid_field", f"a property is {shown(value)}; expected a number or a string")
+def _checked_properties(codec: Codec, properties: dict[str, bytes]) -> Iterable[str]:
+    """Check names and values; returns the names. Raises `BadEvent`."""
+    for name, raw in properties.items():
+        if len(name) > PROPERTY_MAX_CHARS:
+            raise BadEvent("too_long", f"a property's name has {len(name)} characters; at most 1024 are allowed")
+        value = codec.look(raw)
+        if isinstance(value, list):
+            # Joined with "||" and cut at 1024: an array is never too long, and what is behind the cut does not count.
+            if not all(is_number(item) or is_text(item) for item in codec.looks(raw, PROPERTY_MAX_CHARS)):
+                raise BadEvent("invalid_field", "a property's array holds something beside numbers and strings")
+        elif is_text(value):
+            if len(str(value)) > PROPERTY_MAX_CHARS:
+                raise BadEvent("too_long", f"a property has {len(str(value))} characters; at most 1024 are allowed")
+        elif not is_number(value):
+            raise BadEvent("invalid_field", f"a property is {shown(value)}; expected a number or a string")
+    return properties

@@ -26,7 +26,18 @@ from collector.times import to_ms
 
 from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
 from .codec import NESTING_MAX, Codec, batch_level, codec_of, deeper_than
-from .fields import NOBODY, BadEvent, is_text, object_or_none, read_id, read_text, read_time, shown, usable_identity
+from .fields import (
+    NOBODY,
+    BadEvent,
+    is_text,
+    looked_at,
+    object_or_none,
+    read_id,
+    read_text,
+    read_time,
+    shown,
+    usable_identity,
+)
 
 __all__ = ["Segment"]
 
@@ -73,6 +84,8 @@ class SegmentShape(Struct, gc=False):
     batch: Raw | UnsetType = UNSET
     type: str | None = None
 
+
+_MEMBERS = SegmentEvent.__struct_encode_fields__
 
 _TYPES = ("track", "identify", "page", "screen", "group", "alias")
 _SHORT = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
@@ -130,6 +143,8 @@ class Segment:
         try:
             call = _DECODERS[codec.encoding].call(body)
         except _REFUSED:
+            if len(body) > self._event_bytes:
+                raise ClientFault("too_large", f"an event has at most {self._event_bytes} bytes") from None
             call = None
             write_key = _write_key_in(codec, codec.members(body))
         else:
@@ -149,17 +164,15 @@ class Segment:
         )
 
     def _bulk(self, request: DialectRequest, codec: Codec, body: bytes, keys: Keyring) -> Parsed:
-        members = codec.members(body)
+        members = codec.members(body, self._event_bytes)
         app = _app_of(request, keys, _write_key_in(codec, members))
         members.pop("writeKey", None)
         raw = members.pop("batch", None)
         if raw is None:
             raise ClientFault("missing_field", "batch is missing")
-        slices = codec.items(raw)
+        slices = codec.items(raw, self._batch_events)
         if slices is None:
             raise ClientFault("invalid_field", "batch is not an array")
-        if len(slices) > self._batch_events:
-            raise ClientFault("too_many", f"batch has {len(slices)} events; at most {self._batch_events} are allowed")
         sent_at_ms = _check_level(codec, members)
         batch = batch_level(codec, members, len(slices), self._batch_copies_bytes)
         try:
@@ -204,7 +217,7 @@ class Segment:
             members = codec.members(body)
             if "batch" in members:
                 return _BATCH
-            kind = codec.value(members["type"]) if "type" in members else None
+            kind = codec.look(members["type"]) if "type" in members else None
             if kind is not None and not is_text(kind):
                 raise ClientFault("invalid_field", f"type is {shown(kind)}; expected a string") from None
             shape = SegmentShape(type=None if kind is None else str(kind))
@@ -292,12 +305,7 @@ def _decoded(encoding: Encoding, piece: bytes) -> SegmentEvent | None:
 
 def _closely(codec: Codec, body: bytes) -> SegmentEvent:
     """Take one event apart by hand: for what the typed decoder refused, rightly or not. Raises `BadEvent`."""
-    try:
-        value = codec.value(body)
-    except ClientFault as fault:
-        raise BadEvent(fault.code, fault.message) from None
-    if not isinstance(value, dict):
-        raise BadEvent("invalid_body", f"the event is {shown(value)}; expected an object")
+    value = looked_at(codec, body, _MEMBERS)
 
     def an_object(name: str) -> AnObject | None:
         return None if object_or_none(value, name) is None else AnObject()
@@ -325,7 +333,7 @@ def _check_level(codec: Codec, members: dict[str, bytes]) -> int | None:
     given: dict[str, object] = {}
     for name in ("sentAt", "context", "integrations"):
         if name in members:
-            given[name] = codec.value(members[name])
+            given[name] = codec.look(members[name])
     try:
         for name in ("context", "integrations"):
             object_or_none(given, name)
@@ -337,7 +345,7 @@ def _check_level(codec: Codec, members: dict[str, bytes]) -> int | None:
 
 def _write_key_in(codec: Codec, members: dict[str, bytes]) -> str | None:
     raw = members.get("writeKey")
-    value = None if raw is None else codec.value(raw)
+    value = None if raw is None else codec.look(raw)
     if value is not None and not is_text(value):
         raise ClientFault("invalid_field", f"writeKey is {shown(value)}; expected a string")
     return value  # type: ignore[return-value]  # is_text() said so

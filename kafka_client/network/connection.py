@@ -228,13 +228,14 @@ class Connection:
         finally:
             self._waiters.discard(waiter)
         if waiter.body is None:
-            self.raise_if_lost()
-            raise AssertionError("a waiter was woken without an answer and without a loss")
+            lost = self._lose(ConnectionLost(f"{self.address} did not answer"))
+            raise lost from lost.__cause__
         try:
             return message.decode_response(waiter.body, version)
         except ProtocolError as error:
-            self._lose(error)
-            raise
+            broken = ProtocolError(f"{self.address}: {API_NAMES[message.API_KEY]} v{version}: {error}")
+            self._lose(broken)
+            raise broken from error
 
     def _allowed_s(self, timeout_s: float | None) -> float:
         return self._config.request_timeout_s if timeout_s is None else timeout_s
@@ -308,10 +309,10 @@ class Connection:
                 return  # noqa: ASYNC910
 
     def _broken(self, error: Exception) -> ConnectionLost:
-        found = tls_refusal(error, self.address)
-        if found is None:
-            return chained(ConnectionLost(f"lost the connection to {self.address}: {explain_broken(error)}"), error)
-        return chained(found, error)
+        refusal = tls_refusal(error, self.address)
+        return chained(
+            refusal or ConnectionLost(f"lost the connection to {self.address}: {explain_broken(error)}"), error
+        )
 
     def _lose(self, reason: ConnectionLost) -> ConnectionLost:
         """End the connection for ``reason``, unless it has ended; return what to raise."""
@@ -364,7 +365,6 @@ async def open_connection(
     On cancellation: the connection is closed; what was in flight on it stays unknown.
     """
     established = await establish(host, port, config, connector)
-    connection: Connection | None = None
     completed = False
     try:
         async with trio.open_nursery() as nursery:
@@ -372,14 +372,14 @@ async def open_connection(
                 established.stream, nursery, address=f"{host}:{port}", versions=established.versions, config=config
             )
             nursery.start_soon(connection.read_loop, name=f"read from {host}:{port}")
-            yield connection
-            completed = True
-            connection.finish()
+            try:
+                yield connection
+                completed = True
+            finally:
+                connection.finish()
     except BaseExceptionGroup as group:
         raise_plainly(group)
     finally:
-        if connection is not None:
-            connection.finish()
         await trio.aclose_forcefully(established.stream)
     if not completed:
         # The reader cancelled the block, and its nursery took the cancellation in.

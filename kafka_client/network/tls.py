@@ -76,7 +76,7 @@ def tls_refusal(error: BaseException, address: str) -> SecurityError | None:
 
 
 def _explain(error: ssl.SSLError, address: str) -> str:
-    reason = error.reason or str(error)
+    reason: str = getattr(error, "reason", None) or str(error)
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return f"{address}: no TLS is spoken there ({reason}); is it a PLAINTEXT listener?"
     if "ALERT" in reason:

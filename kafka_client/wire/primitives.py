@@ -124,6 +124,14 @@ class Reader:
         """Pass over ``count`` bytes that `unpack_many` has shown to be there."""
         self._position += count
 
+    def skip_if(self, expected: bytes) -> bool:
+        """Pass over ``expected`` if it comes next: the short way past members that are nearly always empty."""
+        stop = self._position + len(expected)
+        if self._data[self._position : stop] != expected:
+            return False
+        self._position = stop
+        return True
+
     def int8(self) -> int:
         return self._number(_INT8)
 

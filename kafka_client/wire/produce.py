@@ -145,6 +145,8 @@ def encode_request_parts(request: ProduceRequest, version: int) -> list[Buffer]:
 # index, error_code, base_offset, log_append_time_ms, and log_start_offset from version 5 on
 _PARTITION_V3 = Struct(">ihqq")
 _PARTITION_V5 = Struct(">ihqqq")
+#: No record errors, a null message and no tagged fields, in a flexible version: how a success ends.
+_NOTHING_TO_SAY = b"\x01\x00\x00"
 _LEADER_HINT_TAG = 0
 _NODE_ENDPOINTS_TAG = 0
 
@@ -175,6 +177,16 @@ def _read_partition(reader: Reader, version: int, topic: str | None, topic_id: b
         partition, error_code, base_offset, log_append_time_ms, log_start_offset = reader.unpack(_PARTITION_V5)
     else:
         partition, error_code, base_offset, log_append_time_ms = reader.unpack(_PARTITION_V3)
+    if reader.flexible and reader.skip_if(_NOTHING_TO_SAY):
+        return PartitionResult(
+            topic=topic,
+            topic_id=topic_id,
+            partition=partition,
+            error_code=error_code,
+            base_offset=base_offset,
+            log_append_time_ms=log_append_time_ms,
+            log_start_offset=log_start_offset,
+        )
     record_errors: Sequence[RecordError] = ()
     error_message = None
     if version >= 8:

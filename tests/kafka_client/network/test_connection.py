@@ -231,7 +231,7 @@ async def test_protocol_error_out_of_a_callback_ends_the_connection(config: Prod
 
 
 async def test_answer_that_does_not_decode_ends_the_connection(config: ProducerConfig, peer: Any) -> None:
-    with pytest.raises(ProtocolError, match="4 bytes expected"):
+    with pytest.raises(ProtocolError, match="broker:9092: Metadata v13: 4 bytes expected"):
         async with open_connection("broker", 9092, config=config, connector=peer.connector) as connection:
             async with trio.open_nursery() as nursery:
 

@@ -16,7 +16,7 @@ from kafka_client.config import ProducerConfig, SecurityConfig
 from kafka_client.errors import ConfigError, ConnectionLost, ProtocolError, SecurityError
 from kafka_client.network.connection import open_connection
 from kafka_client.network.tcp import connect_tcp
-from kafka_client.network.tls import make_ssl_context
+from kafka_client.network.tls import make_ssl_context, tls_refusal
 
 
 @dataclass(frozen=True)
@@ -227,6 +227,26 @@ async def test_tcp_options_are_set() -> None:
             assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
+async def test_tcp_options_that_a_system_lacks_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT")
+
+    async def wait(stream: trio.abc.Stream) -> None:
+        await stream.receive_some()
+
+    async with listening(wait) as port:
+        async with await connect_tcp("127.0.0.1", port, user_timeout_s=30.0) as stream:
+            assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_tls_failure_of_another_kind_is_told_by_its_reason() -> None:
+    broken = trio.BrokenResourceError()
+    broken.__cause__ = ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed")
+    found = tls_refusal(broken, "broker:9093")
+    assert isinstance(found, SecurityError)
+    assert "broker:9093: TLS failed: " in str(found)
+    assert tls_refusal(OSError(104, "reset"), "broker:9093") is None
+
+
 async def test_name_that_does_not_resolve_is_a_loss(config: ProducerConfig) -> None:
     async def unresolved(host: str, port: int) -> trio.abc.HalfCloseableStream:
         await trio.lowlevel.checkpoint()
@@ -235,6 +255,21 @@ async def test_name_that_does_not_resolve_is_a_loss(config: ProducerConfig) -> N
     with pytest.raises(ConnectionLost, match=r"cannot connect to nowhere:9092: Name or service not known"):
         async with open_connection("nowhere", 9092, config=config, connector=unresolved):
             pytest.fail("entered")
+
+
+async def test_reset_during_the_handshake_is_a_loss_that_says_so(config: ProducerConfig) -> None:
+    async def reset(stream: trio.abc.Stream) -> None:
+        assert isinstance(stream, trio.SocketStream)
+        await stream.socket.recv(1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await stream.aclose()
+
+    async with listening(reset) as port:
+        with pytest.raises(
+            ConnectionLost, match=f"lost localhost:{port} during the handshake: Connection reset by peer"
+        ):
+            async with open_connection("localhost", port, config=config):
+                pytest.fail("entered")
 
 
 async def test_reset_by_peer_names_the_systems_reason(

@@ -43,7 +43,7 @@ EVERY_VERSION = [
     for version in range(message.MIN_VERSION, message.MAX_VERSION + 1)
 ]
 every_version = pytest.mark.parametrize(("message", "version"), EVERY_VERSION)
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)
 
 names = st.text(min_size=1, max_size=8)
 int32s = st.integers(-(2**31), 2**31 - 1)

@@ -3,8 +3,9 @@
 Owns: every bound, duration and size of the library, with its unit in its name. Refuses to know: files, environment
 variables, and anything of the collector.
 
-Invariant (kafka.md rule 8): ``produce_timeout_s < request_timeout_s < delivery_timeout_s``. None of them is ever derived
-from a caller's deadline: giving a Kafka request up means closing its connection, which taints all that is in flight.
+Invariant (kafka.md rule 8): ``produce_timeout_s < request_timeout_s < delivery_timeout_s``. None of them is ever
+derived from a caller's deadline: giving a Kafka request up means closing its connection, which taints all that is in
+flight.
 """
 
 import math
@@ -44,7 +45,9 @@ class SecurityConfig:
 
     def __post_init__(self) -> None:
         if self.protocol not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
-            raise ConfigError(f"security.protocol: {self.protocol!r} is not one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL")
+            raise ConfigError(
+                f"security.protocol: {self.protocol!r} is not one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
+            )
         if self.protocol.startswith("SASL"):
             raise ConfigError(f"security.protocol: {self.protocol} is not supported yet; allowed: PLAINTEXT, SSL")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:

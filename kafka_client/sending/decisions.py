@@ -56,11 +56,11 @@ class Decision:
     """For LEAVE: the epoch cannot be bumped locally."""
 
 
-def decide(batch: SealedBatch, row: ErrorRow, result: PartitionResult, *, is_head: bool) -> Decision:
+def decide(batch: SealedBatch, row: ErrorRow, result: PartitionResult, *, is_next: bool) -> Decision:
     """Read the answer.
 
     Args:
-        is_head: no earlier batch of the partition is unresolved.
+        is_next: its first sequence is the one that the broker should expect.
     """
     taints = row.tainted_by(result.base_offset)
     final = Decision(step=Step.FINAL, taints=taints)
@@ -83,7 +83,7 @@ def decide(batch: SealedBatch, row: ErrorRow, result: PartitionResult, *, is_hea
         case Action.SEQUENCE | Action.EPOCH:
             if batch.proved:
                 return Decision(step=Step.DELIVERED)
-            return _sequence(is_head) if row.action is Action.SEQUENCE else _epoch(row, result)
+            return _sequence(is_next) if row.action is Action.SEQUENCE else _epoch(row, result)
 
 
 _PLAIN = {
@@ -95,8 +95,8 @@ _PLAIN = {
 }
 
 
-def _sequence(is_head: bool) -> Decision:
-    return Decision(step=Step.LEAVE if is_head else Step.BEHIND)
+def _sequence(is_next: bool) -> Decision:
+    return Decision(step=Step.LEAVE if is_next else Step.BEHIND)
 
 
 #: INVALID_PRODUCER_EPOCH: the log has a higher epoch than we know of; INVALID_PRODUCER_ID_MAPPING: the id is gone.

@@ -225,7 +225,7 @@ class PartitionState:
                 window.again(batch, taints=True)
             self._office.room_made()
         else:
-            decision = decide(batch, row, result, is_head=window.batches[0] is batch)
+            decision = decide(batch, row, result, is_next=window.is_next(batch))
             self._carry_out(decision, batch, row, result, now)
         if result.error_code and row.refresh_metadata:
             named = result.current_leader

@@ -142,6 +142,10 @@ class Window:
         batch.leader_epoch = leader_epoch
         self.in_flight += 1
 
+    def is_next(self, batch: SealedBatch) -> bool:
+        """Whether its first sequence is the one that the broker should expect: nothing before it is open or free."""
+        return self.batches[0] is batch and self._gap is None
+
     # What came of an attempt.
 
     def acknowledged(self, batch: SealedBatch, base_offset: int, log_append_time_ms: int) -> None:

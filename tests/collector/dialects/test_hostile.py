@@ -1,9 +1,10 @@
 """Bodies of 4 MB that were made to hurt: the work is bounded by their bytes.
 
-Measured on two shared cores when written: at most 0.23 s. Bounded here at four times that; before there was a bound,
-single ones took up to 5.8 s.
+Measured on two shared cores when written: at most 0.23 s of CPU. Bounded here at four times that; before there was a
+bound, single ones took up to 5.8 s.
 """
 
+import sys
 import time
 
 import pytest
@@ -14,6 +15,8 @@ from .conftest import Call
 
 SIZE = 4 * 1024 * 1024
 BOUND_S = 1.0
+#: Of a run under coverage: its tracer is called for every line.
+TRACED_BOUND_S = 5.0
 
 
 def segment_batch(properties: bytes, top: bytes = b"") -> tuple[str, bytes]:
@@ -65,11 +68,11 @@ HOSTILE = {
 @pytest.mark.parametrize(("path", "body"), HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_body_does_not_hold_up_the_loop(heap: Call, segment: Call, path: str, body: bytes) -> None:
     call = heap if path.startswith("/api") else segment
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         parsed = call(path, body)
     except ClientFault:
         pass
     else:
         assert parsed.events or parsed.rejections
-    assert time.perf_counter() - started < BOUND_S
+    assert time.thread_time() - started < (BOUND_S if sys.gettrace() is None else TRACED_BOUND_S)

@@ -282,7 +282,7 @@ class _Sending:
         if tally.not_accepted:
             parts.append(f"{tally.not_accepted:,} not accepted")
         if tally.retries:
-            parts.append(f"{tally.retries:,} retries")
+            parts.append(f"{tally.retries:,} {'retry' if tally.retries == 1 else 'retries'}")
         rate = f", {tally.accepted / took:,.0f} events/s" if tally.accepted > 1 and took > 0 else ""
         return f"{', '.join(parts)} in {took:.2f} s{rate} ({self._api} to {self._target.url})"
 

@@ -26,6 +26,7 @@ from trio_websocket import (
 
 from .address import Connect, WebsocketAddress
 from .events import ApiName, Event, EventError, api_of, encode_event
+from .failures import first, rejection, why
 from .outcome import Ack, Refused, RetryDetails, Unreachable
 from .pace import pause_s
 from .session import OVERHEAD_BYTES, SUBPROTOCOL, ProtocolFault, Session, Ticket, TicketState
@@ -77,6 +78,7 @@ async def open_websocket_track_client(
             nursery.start_soon(client._run, name="track client: connection")
             yield client
             await client.flush()
+            await client._say_goodbye()
             nursery.cancel_scope.cancel(reason="the track client closes")
     except BaseExceptionGroup as group:
         if len(group.exceptions) != 1:
@@ -150,6 +152,8 @@ class WebsocketTrackClient:
         self._rng = rng if rng is not None else random.Random()
         self._order = trio.Lock()
         self._changed = trio.Event()
+        self._closing = trio.Event()
+        self._closed = trio.Event()
         self._window_bytes = WINDOW_BYTES
 
     async def track(self, event: Event) -> Ack:
@@ -251,9 +255,12 @@ class WebsocketTrackClient:
             except ProtocolFault as error:
                 reason = f"the server broke the protocol: {error}"
             except ConnectionClosed as error:
-                reason = f"the connection was closed: {_why(error)}"
+                reason = f"the connection was closed: {why(error)}"
             except (HandshakeError, OSError) as error:
                 reason = f"no connection: {error.__cause__ or error or type(error).__name__}"
+            if self._closing.is_set():
+                self._closed.set()
+                return
             if self.session.draining_s is not None:
                 asked = self.session.draining_s
             attempt = 1 if self.connections_opened_total > opened else attempt + 1
@@ -276,12 +283,13 @@ class WebsocketTrackClient:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, socket, name="track client: writer")
                     nursery.start_soon(self._ping, socket, name="track client: ping")
+                    nursery.start_soon(self._close, nursery.cancel_scope, name="track client: close")
                     await self._read(socket)
                     nursery.cancel_scope.cancel(reason="the server drains")
         except* ConnectionRejected as group:
-            ended = _rejection(self._url, _first(group))
+            ended = rejection(self._url, first(group))
         except* (ConnectionClosed, HandshakeError, OSError, ProtocolFault) as group:
-            ended = ended or _first(group)
+            ended = ended or first(group)
         # Outside of except*, which would put it into a group again.
         if ended is not None:
             raise ended
@@ -311,12 +319,10 @@ class WebsocketTrackClient:
                 )
             if socket is None:
                 raise OSError(f"no websocket within {CONNECT_S:g} s")
-            try:
-                yield socket
-            finally:
-                # Bounded: says goodbye where the other side listens, and closes the stream in any case.
-                with trio.move_on_after(CLOSE_S, shield=True):
-                    await socket.aclose()
+            yield socket
+            # After an exception the stream is closed without a goodbye.
+            with trio.move_on_after(CLOSE_S):
+                await socket.aclose()
 
     async def _greet(self, socket: WebSocketConnection) -> None:
         with trio.move_on_after(CONNECT_S):
@@ -362,6 +368,18 @@ class WebsocketTrackClient:
             if not answered:
                 raise ProtocolFault(f"no pong within {interval:g} s")
 
+    async def _close(self, connection: trio.CancelScope) -> None:
+        await self._closing.wait()
+        connection.cancel(reason="the track client closes")
+
+    async def _say_goodbye(self) -> None:
+        """Have the connection close as the protocol wants it, where there is one."""
+        self._closing.set()
+        if self.session.hello is not None:
+            with trio.move_on_after(CLOSE_S):
+                await self._closed.wait()
+        await trio.lowlevel.checkpoint()
+
     def _fail(self, error: Unreachable) -> None:
         self.failure = error
         for ticket in self.session.pending:
@@ -377,24 +395,3 @@ class WebsocketTrackClient:
 
     async def _wait_changed(self) -> None:
         await self._changed.wait()
-
-
-def _rejection(url: str, error: BaseException) -> Exception:
-    assert isinstance(error, ConnectionRejected)
-    if error.status_code >= 500 or error.status_code in (408, 429):
-        return HandshakeError(f"{url} answered {error.status_code}")
-    body = " ".join((error.body or b"").decode("utf-8", "replace")[:300].split())
-    return Unreachable(f"{url} refused the websocket: {error.status_code} {body}".rstrip())
-
-
-def _why(error: ConnectionClosed) -> str:
-    if error.reason is None:
-        return "no close frame"
-    return f"{error.reason.code} {error.reason.name} {error.reason.reason or ''}".rstrip()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner: BaseException = group
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner

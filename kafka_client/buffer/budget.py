@@ -195,7 +195,10 @@ class ByteBudget:
                 place = self._line.popleft()
                 self.waiting_bytes -= place.cost
                 self.used_bytes += place.cost
-                for topic, run in place.runs:
+                # Nothing looks at the place any more. A run that is cut up now keeps it as its home, and the collector
+                # of cycles does not see runs: what the place still held would stay for ever.
+                runs, place.runs, place.delivery = place.runs, (), None
+                for topic, run in runs:
                     if run.open:
                         run.compact()
                         self._admit(topic, run)

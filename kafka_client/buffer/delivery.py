@@ -176,6 +176,7 @@ class Delivery:
             earlier.next = later
         others[-1].next = run.next
         run.delivery = None
+        run.home = None
         if self._head is run:
             self._head = others[0]
             return

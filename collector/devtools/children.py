@@ -107,16 +107,18 @@ class Child:
 
 
 async def _reap(child: Child) -> None:
-    """Wait by the process's file descriptor: no thread, no SIGCHLD handler."""
-    if hasattr(os, "pidfd_open"):
-        descriptor = os.pidfd_open(child.process.pid)
-        try:
-            await trio.lowlevel.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-        child.process.wait()
-    else:
-        await trio.to_thread.run_sync(child.process.wait, abandon_on_cancel=True)
+    """Wait by the process's file descriptor: no thread, no SIGCHLD handler. Any number of tasks may."""
+    await trio.lowlevel.checkpoint()
+    if child.process.poll() is None:
+        if hasattr(os, "pidfd_open"):
+            descriptor = os.pidfd_open(child.process.pid)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+            child.process.wait()
+        else:
+            await trio.to_thread.run_sync(child.process.wait, abandon_on_cancel=True)
     child.ended.set()
 
 
@@ -229,10 +231,11 @@ async def open_child(
 
 
 async def _end(child: Child, stop_signal: signal.Signals, grace_s: float) -> None:
+    # It reaps by itself: where the block is left by cancellation, the nursery's tasks are being cancelled too.
     child.signal(stop_signal)
     child.resume()  # a stopped process does not hear SIGTERM
     with trio.move_on_after(grace_s):
-        await child.ended.wait()
+        await _reap(child)
         return
     child.kill()
-    await child.ended.wait()
+    await _reap(child)

@@ -13,6 +13,7 @@ topics have one partition instead of fifty. Everything it logs goes to ``kafka.l
 
 import os
 import re
+import shutil
 import signal
 import socket
 import uuid
@@ -174,7 +175,7 @@ async def open_kafka(
     files = [_write_properties(directory, number, chosen, tls, properties or {}) for number in range(1, nodes + 1)]
     for number, file in enumerate(files, 1):
         if not (directory / f"node-{number}" / "meta.properties").exists():
-            await _format(install, directory, file, cluster_id)
+            await _format(install, directory, number, file, cluster_id)
     async with AsyncExitStack() as stack:
         children = [
             await stack.enter_async_context(_open_node(install, directory, number, file, grace_s))
@@ -232,7 +233,11 @@ async def _open_node(
     ]
     name = f"kafka-{number}"
     async with open_child(argv, name=name, on_line=on_line, log=directory / "kafka.log", grace_s=grace_s) as child:
-        yield child, started
+        try:
+            yield child, started
+        finally:
+            if not started.is_set():
+                child.kill()  # a JVM that is still starting hears SIGTERM late, and has nothing to lose
 
 
 async def _wait_started(child: Child, started: trio.Event, directory: Path) -> None:
@@ -256,15 +261,24 @@ async def _wait_started(child: Child, started: trio.Event, directory: Path) -> N
         )
 
 
-async def _format(install: KafkaInstall, directory: Path, file: Path, cluster_id: str) -> None:
+async def _format(install: KafkaInstall, directory: Path, number: int, file: Path, cluster_id: str) -> None:
+    """Make a node's storage whole or not at all: what was interrupted is thrown away at the next start."""
+    partial = directory / f"node-{number}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    made = directory / f"node-{number}"
+    shown = directory / f"format-{number}.properties"
+    text = await trio.Path(file).read_text()
+    await trio.Path(shown).write_text(text.replace(f"log.dirs={made}\n", f"log.dirs={partial}\n"))
     argv = [str(install.java), *JVM_OPTIONS, f"-Dlog4j2.configurationFile={directory / 'log4j2.xml'}"]
-    argv += ["-cp", install.classpath, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(file)]
-    async with open_child(argv, name="kafka-storage", log=directory / "kafka.log") as child:
+    argv += ["-cp", install.classpath, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(shown)]
+    async with open_child(argv, name="kafka-storage", log=directory / "kafka.log", grace_s=1.0) as child:
         code = await child.wait_ended()
+    shown.unlink()
     if code != 0:
         raise KafkaUnavailable(
             f"Apache Kafka's storage in {directory} cannot be made{_reason(child.tail)}; or use --broker mock"
         )
+    partial.rename(made)
 
 
 def _prepare(directory: Path) -> Path:

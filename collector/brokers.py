@@ -33,6 +33,8 @@ def producer_config(config: Config) -> ProducerConfig:
         produce_timeout_s=kafka.produce_timeout_s,
         request_timeout_s=kafka.request_timeout_s,
         delivery_timeout_s=kafka.delivery_timeout_s,
-        # Sealed batches have no deadline of their own: they are bounded in number, and their end is waited for.
+        # Sealed batches have no deadline of their own: they are bounded in number, and their end is waited for (rule
+        # 5).
         batch_timeout_s=math.inf,
+        close_grace_s=config.shutdown.drain_s,
     )

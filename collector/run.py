@@ -21,11 +21,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import trio
-from kafka_client.producer import open_producer
 
+from collector.brokers import producer_config
 from collector.config import Config
 from collector.dialects import make_dialects
 from collector.ingest.enqueue import Ingest, ProducerLike
@@ -41,7 +40,8 @@ from collector.web.listeners import address_of, open_listener
 from collector.web.services import Node, Services
 from collector.web.stock import ConnectionLimits, serve_stock
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
-from kafka_client.config import Connector, ProducerConfig, SecurityConfig
+from kafka_client.config import Connector
+from kafka_client.producer import open_producer
 
 __all__ = [
     "EXIT_DRAINED",
@@ -81,33 +81,6 @@ class ExitReport:
     def code(self) -> int:
         """0: drained, every outcome is known. 3: some are not."""
         return EXIT_UNKNOWN if self.ledger.unresolved else EXIT_DRAINED
-
-
-def producer_config(config: Config) -> ProducerConfig:
-    """The producer's configuration in the collector: sealed batches have no deadline of their own (design rule 5)."""
-    kafka, limits = config.kafka, config.limits
-    return ProducerConfig(
-        bootstrap_servers=kafka.bootstrap_servers,
-        security=SecurityConfig(
-            protocol=kafka.security_protocol,
-            ssl_cafile=kafka.ssl_cafile,
-            ssl_certfile=kafka.ssl_certfile,
-            ssl_keyfile=kafka.ssl_keyfile,
-            ssl_keyfile_password=kafka.ssl_keyfile_password,
-            ssl_check_hostname=kafka.ssl_check_hostname,
-        ),
-        compression=kafka.compression,
-        linger_s=kafka.linger_s,
-        queue_max_bytes=limits.queue_bytes,
-        max_waiting_bytes=limits.waiting_bytes,
-        in_flight_max_bytes=limits.in_flight_bytes,
-        in_flight_max_bytes_per_partition=limits.in_flight_partition_bytes,
-        produce_timeout_s=kafka.produce_timeout_s,
-        request_timeout_s=kafka.request_timeout_s,
-        delivery_timeout_s=kafka.delivery_timeout_s,
-        batch_timeout_s=inf,
-        close_grace_s=config.shutdown.drain_s,
-    )
 
 
 def make_services(config: Config, monitor: Monitor, producer: ProducerLike) -> Services:
@@ -157,7 +130,7 @@ async def run(
 
     On cancellation: clients are cut off, what is queued is withdrawn, sealed batches are unknown.
     """
-    stop = stop or trio.Event()
+    stop = trio.Event() if stop is None else stop
     ledger: Ledger | None = None
     try:
         async with AsyncExitStack() as stack:

@@ -11,13 +11,13 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - ``read_timeout`` ends its reader but not the connection: it stays unset.
 - Its websocket pings sleep on after the connection is gone, and a shutdown waits for them: here a gone connection wakes
   them (`_Context`).
-- A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task is
-  ended here, and not started again (`Connection`).
+- A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task
+  is ended here, and not started again (`Connection`).
 - A websocket message above the limit is refused, but what follows is kept all the same, without bound; deflated frames
   inflate without bound; and one that sends before we accepted is dropped without a word to the application:
   `Websocket`.
 - A client that sends its next request before it has read the last answer, and then goes or does not read: the reader
-  waits for the end of an answer that failed, for ever: a failed send ends it (`Connection`).
+  waits for the end of an answer that failed or was cut off, for ever: closing ends it (`Connection`).
 - An exception in one connection ends the server: the rim in `Connection.run`.
 - It accepts any number of connections: `ConnectionLimits`.
 
@@ -153,30 +153,39 @@ class Connection(TCPServer):
         try:
             with self._reading:
                 await super()._read_data()
+            if self._reading.cancelled_caught:
+                await self.protocol.handle(Closed())
         finally:
             self.gone.set()
         await self.idle_task.stop()
 
     async def protocol_send(self, event: ConnectionEvent) -> None:
         """Send, close, or note that a request has ended: a connection that is gone is not waited on for the next."""
-        if isinstance(event, RawData):
-            await self._send_bytes(event.data)
-        elif not (isinstance(event, Updated) and event.idle and self.gone.is_set()):
-            await super().protocol_send(event)
+        match event:
+            case RawData():
+                await self._send_bytes(event.data)
+            case Closed():
+                await super().protocol_send(event)
+                self._reading.cancel(reason="the connection was closed")
+            case Updated() if event.idle and self.gone.is_set():
+                await trio.lowlevel.checkpoint()
+            case _:
+                await super().protocol_send(event)
 
     async def _send_bytes(self, data: bytes) -> None:
-        """As Hypercorn's, except that a send that fails ends the reader too.
+        """As Hypercorn's, except that a send that fails ends the reader too, as closing does.
 
-        It may be waiting for the answer to be over before it takes the next request of a pipelining client, and nobody
-        would ever tell it.
+        It may be waiting for the answer to be over before it takes the next request of a pipelining client. Nobody
+        would tell it when the answer failed, and it would wait again when it was told of one that was cut off.
         """
         async with self.send_lock:
             try:
                 with trio.CancelScope(shield=True):  # Hypercorn's way; TCP_USER_TIMEOUT bounds it
                     await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self.protocol.handle(Closed())
+                # The reader tells the application: here that may be cancelled by the deadline of this very answer.
                 self._reading.cancel(reason="the client is gone")
+                await trio.lowlevel.checkpoint()
 
     def abort(self) -> None:
         """Cut the connection now: whoever reads or writes it sees it closed, shielded or not."""

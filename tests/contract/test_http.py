@@ -1,6 +1,8 @@
 """Hypercorn's HTTP/1.1 on Trio: what it does by itself, and that our way with it holds."""
 
+import math
 import socket
+import struct
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -109,6 +111,33 @@ async def test_client_that_does_not_read_ours_is_dropped(ours) -> None:
             await trio.sleep(0.2)
             assert server.left() > 0
             assert await server.wait_left(0, 5.0)
+
+
+async def flooding_with_a_deadline(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, under a deadline: the answer is cut off in the middle."""
+    with trio.move_on_after(0.1 if scope["type"] == "http" else math.inf):
+        await flooding(scope, receive, send)
+
+
+async def leave_with_a_request_unread(server) -> None:
+    """Send two requests, read nothing, and go with a reset after the first one's deadline."""
+    client = await server.connect(receive_buffer=4096)
+    await client.send_all(GET + GET)
+    await trio.sleep(0.3)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await client.aclose()
+
+
+async def test_answer_cut_off_before_a_pipelined_request_stock_never_ends_the_connection(stock) -> None:
+    async with stock(flooding_with_a_deadline) as server:
+        await leave_with_a_request_unread(server)
+        assert not await server.wait_left(0, 1.0), "Hypercorn ends its reader now: is ending it still needed?"
+
+
+async def test_answer_cut_off_before_a_pipelined_request_ours_leaves_nothing(ours) -> None:
+    async with ours(flooding_with_a_deadline, CONFIG) as server:
+        await leave_with_a_request_unread(server)
+        assert await server.wait_left(0, 1.0)
 
 
 async def test_client_that_does_not_read_ours_ends_with_the_drain(ours) -> None:

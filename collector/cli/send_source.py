@@ -2,16 +2,17 @@
 
 Owns: reading lines without holding up the loop, and saying which line is wrong. Refuses to know: where events go.
 
-Lines are read in a thread, a batch at a time: a terminal or a pipe may take for ever to give the next one.
+The stream is read in a thread: a terminal or a pipe may take for ever to give the next line.
 """
 
 import io
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import cast
 
 import msgspec
 import trio
@@ -23,6 +24,7 @@ __all__ = ["Batch", "Source", "SourceError", "guess_api", "open_source"]
 
 LINE_BYTES = 4 * 1024 * 1024
 """A longer line is no event that any collector takes."""
+READ_BYTES = 256 * 1024
 
 
 class SourceError(Exception):
@@ -58,43 +60,52 @@ class Batch:
 
 
 class Source:
-    """Lines of one stream."""
+    """Lines of one stream.
 
-    def __init__(self, name: str, stream: BinaryIO, size_bytes: int | None) -> None:
+    Reading goes ahead by what one read of the stream gives, and a batch of a pipe is what has come: whoever writes an
+    event into a pipe and waits is not held up until a batch is full.
+    """
+
+    def __init__(self, name: str, stream: io.BufferedIOBase, size_bytes: int | None) -> None:
         self.name = name
         self.size_bytes = size_bytes
         self.read_bytes = 0
         self._stream = stream
+        self._ahead: deque[tuple[int, bytes]] = deque()
+        self._rest = b""
         self._line = 0
+        self._ended = False
 
     async def next_batch(self, number: int) -> Batch:
         """Up to ``number`` events; none at the end. Empty lines are passed over.
 
         On cancellation: a thread may go on waiting for a terminal's next line; it holds nothing.
         """
-        lines, numbers, read_bytes, line = await trio.to_thread.run_sync(self._read, number, abandon_on_cancel=True)
-        self.read_bytes, self._line = self.read_bytes + read_bytes, line
-        return Batch(self.name, lines, numbers)
+        await trio.lowlevel.checkpoint()
+        patient = self.size_bytes is not None
+        while not self._ended and (not self._ahead or (patient and len(self._ahead) < number)):
+            self._take(await trio.to_thread.run_sync(self._read, abandon_on_cancel=True))
+        taken = [self._ahead.popleft() for _ in range(min(number, len(self._ahead)))]
+        return Batch(self.name, [line for _, line in taken], [at for at, _ in taken])
 
-    def _read(self, number: int) -> tuple[list[bytes], list[int], int, int]:
-        lines: list[bytes] = []
-        numbers: list[int] = []
-        read_bytes, line = 0, self._line
-        while len(lines) < number:
-            try:
-                raw = self._stream.readline(LINE_BYTES + 1)
-            except OSError as error:
-                raise SourceError(f"{self.name}: {error.strerror}") from error
-            if not raw:
-                break
-            line += 1
-            read_bytes += len(raw)
-            if len(raw) > LINE_BYTES:
-                raise SourceError(f"{self.name}, line {line}: longer than {LINE_BYTES} bytes")
-            if stripped := raw.removeprefix(b"\xef\xbb\xbf").strip():
-                lines.append(stripped)
-                numbers.append(line)
-        return lines, numbers, read_bytes, line
+    def _read(self) -> bytes:
+        try:
+            return self._stream.read1(READ_BYTES)
+        except OSError as error:
+            raise SourceError(f"{self.name}: {error.strerror}") from error
+
+    def _take(self, chunk: bytes) -> None:
+        self._ended = not chunk
+        self.read_bytes += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if self._ended and self._rest:
+            lines.append(self._rest)
+        if len(self._rest) > LINE_BYTES:
+            raise SourceError(f"{self.name}, line {self._line + len(lines) + 1}: longer than {LINE_BYTES} bytes")
+        for line in lines:
+            self._line += 1
+            if stripped := line.removeprefix(b"\xef\xbb\xbf").strip():
+                self._ahead.append((self._line, stripped))
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def open_source(argument: str | None) -> Iterator[Source]:
     if argument is None and sys.stdin.isatty():
         raise SourceError("nothing to send: give one event as JSON, a file with one JSON object a line, or - for stdin")
     if argument is None or argument == "-":
-        yield Source("stdin", sys.stdin.buffer, None)
+        yield Source("stdin", cast("io.BufferedIOBase", sys.stdin.buffer), None)
         return
     if argument.lstrip().startswith("{"):
         raw = argument.encode()

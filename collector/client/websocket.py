@@ -260,6 +260,7 @@ class WebsocketTrackClient:
                 reason = f"no connection: {error.__cause__ or error or type(error).__name__}"
             if self._closing.is_set():
                 self._closed.set()
+                await trio.lowlevel.checkpoint()
                 return
             if self.session.draining_s is not None:
                 asked = self.session.draining_s

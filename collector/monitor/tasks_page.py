@@ -64,8 +64,8 @@ def render_text(top: TaskNode, headline: Headline, *, fold: bool = True, frames:
         "What tasks wait for",
         *_waits(every),
         "",
-        "Tree"
-        + ("" if not fold else "   (?fold=0 shows every task, ?frames=1 the whole chain of awaits, ?format=json)"),
+        "Tree: each task, and after the dash what it waits for"
+        + ("   (?fold=0: every task; ?frames=1: whole chains of awaits; ?format=json)" if fold else ""),
     ]
     _task_lines(top, lines, "", "", fold=fold, frames=frames, alike=1)
     return "\n".join(lines) + "\n"

@@ -14,7 +14,9 @@ only reprs that our classes wrote on purpose are shown, never a dataclass's gene
 
 import dataclasses
 import ipaddress
+import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from types import FrameType
@@ -65,6 +67,8 @@ def describe_wait(frames: Sequence[Frame]) -> Wait:
             return describe(frame.raw, frames[:index])
     if not frames:
         return Wait("ended", "nothing: it has just ended")
+    if any(frame.function == "wait_task_rescheduled" for frame in frames):
+        return Wait("wake-up", "someone to wake it")
     return Wait("other", f"{frames[-1].module}.{frames[-1].function}")
 
 
@@ -191,6 +195,10 @@ def _other_threads(_frame: FrameType, _around: Sequence[Frame]) -> Wait:
     return Wait("trio", "calls from other threads (trio's own task)")
 
 
+def _signal(_frame: FrameType, _around: Sequence[Frame]) -> Wait:
+    return Wait("signal", "a signal")
+
+
 def _checkpoint(_frame: FrameType, _around: Sequence[Frame]) -> Wait:
     return Wait("runnable", "its turn")
 
@@ -198,7 +206,7 @@ def _checkpoint(_frame: FrameType, _around: Sequence[Frame]) -> Wait:
 def _parked(_frame: FrameType, around: Sequence[Frame]) -> Wait:
     if around and (describe := _PRIMITIVES.get((around[-1].module, around[-1].function.rpartition(".")[2]))):
         return describe(around[-1].raw, around[:-1])
-    return Wait("parking lot", "someone to wake it from a parking lot")
+    return Wait("wake-up", "someone to wake it")
 
 
 def _readable(frame: FrameType, around: Sequence[Frame]) -> Wait:
@@ -229,6 +237,15 @@ def _socket_of(fd: object) -> socket.socket | None:
         return None
 
 
+def _kind_of(fd: object) -> str:
+    """What a descriptor is that is no socket: a child's output, or the child itself."""
+    try:
+        mode = os.fstat(fd).st_mode if isinstance(fd, int) else 0
+    except OSError:
+        return "?"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a child process or a file"
+
+
 def _local(fd: object) -> str:
     borrowed = _socket_of(fd)
     if borrowed is None:
@@ -242,7 +259,7 @@ def _local(fd: object) -> str:
 def _peer(fd: object) -> str:
     borrowed = _socket_of(fd)
     if borrowed is None:
-        return "?"
+        return _kind_of(fd)
     try:
         return peer_name(borrowed.getpeername(), truncated=not _dialled(borrowed))
     except OSError:
@@ -274,6 +291,7 @@ _PRIMITIVES: dict[tuple[str, str], _Describe] = {
     ("trio._sync", "acquire"): _lock,
     ("trio._sync", "acquire_on_behalf_of"): _lock,
     ("trio._core._parking_lot", "park"): _parked,
+    ("trio._signals", "__anext__"): _signal,
     ("trio._channel", "receive"): _receive,
     ("trio._channel", "send"): _send,
     ("trio._threads", "to_thread_run_sync"): _thread,

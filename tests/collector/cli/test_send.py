@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from collector.cli.main import main
+from collector.cli.send_source import LINE_BYTES, READ_BYTES, Source, SourceError
 
 EVENT = '{"type":"track","event":"e","userId":"u","messageId":"m1"}'
 
@@ -262,3 +263,33 @@ def test_a_dev_that_is_gone_is_said_so(
     _dev_json(tmp_path, "http://h", 2**22 + 1)
     assert main(["send", EVENT]) == 2
     assert "is left over, `collector dev` does not run" in capsys.readouterr().err
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[io.BufferedReader, io.FileIO]]:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as reader, open(writing, "wb", buffering=0) as writer:
+        yield reader, writer
+
+
+async def test_a_pipe_gives_what_has_come_and_a_line_may_come_in_parts(
+    pipe: tuple[io.BufferedReader, io.FileIO],
+) -> None:
+    reader, writer = pipe
+    source = Source("stdin", reader, None)
+    writer.write(b'{"n":1}\n\n{"n":2}\n{"n"')
+    first = await source.next_batch(100)
+    assert (first.lines, first.numbers) == ([b'{"n":1}', b'{"n":2}'], [1, 3])
+    writer.write(b":3}\n")
+    assert (await source.next_batch(100)).numbers == [4]
+    writer.write(b'\xef\xbb\xbf{"n":5}')
+    writer.close()
+    last = await source.next_batch(100)
+    assert (last.lines, last.where) == ([b'{"n":5}'], "stdin, line 5")
+    assert (await source.next_batch(100)).lines == []
+
+
+async def test_an_endless_line_is_refused_before_it_fills_the_memory() -> None:
+    source = Source("file", cast("io.BufferedIOBase", io.BytesIO(b"{" + b" " * (LINE_BYTES + READ_BYTES))), 1)
+    with pytest.raises(SourceError, match=f"file, line 1: longer than {LINE_BYTES} bytes"):
+        await source.next_batch(1)

@@ -68,6 +68,8 @@ async def test_each_primitive_is_named(autojump_clock: MockClock) -> None:
         nursery.start_soon(hold_the_lock, name="holder")
         nursery.start_soon(with_child, name="parent")
         nursery.start_soon(limiter.acquire_on_behalf_of, "me", name="limited")
+        nursery.start_soon(trio.lowlevel.wait_task_rescheduled, lambda _: trio.lowlevel.Abort.SUCCEEDED, name="raw")
+        nursery.start_soon(trio.lowlevel.ParkingLot().park, name="parked")
         await wait_all_tasks_blocked()
         nursery.start_soon(lock.acquire, name="locked out")
         await wait_all_tasks_blocked()
@@ -81,6 +83,8 @@ async def test_each_primitive_is_named(autojump_clock: MockClock) -> None:
             "parent": "its 2 child tasks",
             "locked out": "a lock, held by holder",
             "limited": "a lock",
+            "raw": "someone to wake it",
+            "parked": "someone to wake it",
         }
         assert {name: _find(tree, name).wait.text for name in expected} == expected
         assert _find(tree, "grandchild") in _find(tree, "parent").nurseries[0].children

@@ -6,7 +6,7 @@ a look at it.
 
 It checks what librdkafka's mock cluster does not: CRC, batch format, sequences and epochs with exact-range duplicate
 detection over the last five batches, acks, message sizes, timestamps, request syntax to the last byte. What a correct
-client never does is listed in ``cluster.seen.violations``; `open_fake_cluster` can be told to raise for it at the end.
+client never does is listed in ``cluster.seen.violations``.
 
 Invariant: on memory streams nothing here waits for anything but virtual time and the client.
 """

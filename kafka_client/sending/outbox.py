@@ -159,8 +159,9 @@ class Outbox:
         return max(self._throttled_until, -math.inf if self._go else min(self._gather_until, self._next_due))
 
     def has_due_time(self, now: float) -> bool:
-        """Whether it waits for time: linger, backoff or throttle."""
-        return now < self.due() < math.inf and any(not partition.idle for partition in self._active)
+        """Whether it waits for time by itself: linger or throttle. Backoffs are the partitions'."""
+        until = max(self._throttled_until, self._gather_until if self._gather_until < math.inf else -math.inf)
+        return now < until and any(not partition.idle for partition in self._active)
 
     def _look_again(self, partition: PartitionState, identity: ProducerState | None, now: float) -> None:
         if partition.idle:
@@ -208,11 +209,12 @@ class Outbox:
         """The connection ended: whatever was written on it may have been appended."""
         requests, self.requests = list(self.requests), deque()
         self._throttled_until = -math.inf
-        self._go = True
         for request in requests:
             for partition, batch in request.batches:
                 if batch.phase is not Phase.ENDED:
                     partition.lost(batch)
+        # Without work the sender sleeps until it is rung, and it is rung only when this turns True.
+        self._go = bool(self._active)
 
     def __repr__(self) -> str:
         return f"<Outbox of broker {self.broker}: {len(self._active)} partitions, {len(self.requests)} in flight>"

@@ -47,12 +47,13 @@ async def _draw(live: Live, lines: "deque[str]", records: "trio.MemoryReceiveCha
     rate = 0.0
     while True:
         came = 0
+        fresh: list[str] = []
         with trio.move_on_after(DRAW_S):
             while True:
                 batch = await records.receive()
                 came += len(batch)
-                for record in batch[-SHOWN:]:
-                    lines.append(event_line(record.partition, record.offset, record.value or b""))
+                fresh += [event_line(one.partition, one.offset, one.value or b"") for one in batch[-SHOWN:]]
+        lines.extend(sorted(fresh)[-SHOWN:])  # a line begins with its time; partitions answer in any order
         total += came
         rate += (came / DRAW_S - rate) * 0.3
         live.update(_picture(lines, total, rate), refresh=True)

@@ -46,17 +46,19 @@ async def _tail(arguments: argparse.Namespace) -> None:
         if config.kafka.bad_topic is None:
             raise Mendable("kafka.bad_topic is empty: bad events go nowhere")
         topic = config.kafka.bad_topic
-    raw = arguments.json or not sys.stdout.isatty()
+    terminal = sys.stdout.isatty()
     left = arguments.count
     try:
         async with open_reading(config, topic, from_beginning=arguments.from_beginning) as records:
             async for batch in records:
                 for record in batch if left is None else batch[:left]:
                     value = record.value or b""
-                    line = (
-                        value.decode("utf-8", "replace") if raw else event_line(record.partition, record.offset, value)
-                    )
-                    sys.stdout.write(line + "\n")
+                    text = value.decode("utf-8", "replace")
+                    if terminal:
+                        text = (
+                            _printable(text) if arguments.json else event_line(record.partition, record.offset, value)
+                        )
+                    sys.stdout.write(text + "\n")
                 sys.stdout.flush()
                 if left is not None:
                     left -= len(batch)
@@ -68,7 +70,19 @@ async def _tail(arguments: argparse.Namespace) -> None:
 
 def event_line(partition: int, offset: int, value: bytes) -> str:
     """One event for people: when, where it lies, whose it is, what it says."""
-    place = f"{partition:>3}/{offset:<8}"
+    return _printable(_event_line(f"{partition:>3}/{offset:<8}", value))
+
+
+def _printable(text: str) -> str:
+    """Clients write events: what would steer a terminal must not reach one."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    )
+
+
+def _event_line(place: str, value: bytes) -> str:
     try:
         event = json.loads(value)
         when = str(event["received_at"])[11:23]

@@ -13,11 +13,13 @@ run *ARGS:
 test *ARGS: _nginx check
     pytest {{ ARGS }}
 
+# ASYNC114 wants every startable function in a list on its command line, for the sake of ASYNC113.
+
 # Formatting, lint, types, and the direction of imports.
 check:
     ruff format --check .
     ruff check .
-    flake8 --select ASYNC collector kafka_client tests nginx
+    flake8 --select ASYNC --extend-ignore ASYNC114 collector kafka_client tests nginx
     mypy
     lint-imports
 

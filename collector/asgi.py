@@ -15,7 +15,6 @@ serve` has it all.
 import os
 
 import trio
-from kafka_client.producer import open_producer
 
 from collector.config_load import ConfigFault, check_servable, load_config
 from collector.lifecycle import Phase
@@ -26,6 +25,7 @@ from collector.run import counts, make_services, producer_config, watch
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Receive, Scope, Send
 from kafka_client.errors import ConfigError
+from kafka_client.producer import open_producer
 
 __all__ = ["app"]
 
@@ -64,12 +64,21 @@ async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
                 await receive()  # lifespan.shutdown
                 services.lifecycle.advance(Phase.DRAINING)
     except (ConfigFault, ConfigError, OSError) as error:
-        await send({"type": "lifespan.startup.failed", "message": str(error)})
+        await _failed(send, "startup", str(error))  # noqa: ASYNC120  # shielded
         raise
     except Exception as error:  # the rim of this command: the server would go on serving without a producer
         log.exception("stopped by an error")
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):  # the server's answer is immediate
-            await send({"type": "lifespan.shutdown.failed", "message": f"{type(error).__name__}: {error}"})
+        await _failed(send, "shutdown", f"{type(error).__name__}: {error}")  # noqa: ASYNC120  # shielded
         raise
     log.info("stopped", **counts(services.ledger))
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _failed(send: Send, phase: str, message: str) -> None:
+    """Tell the server, which raises it: that is how a lifespan ends a process.
+
+    On cancellation: the server is told all the same.
+    """
+    # Shielded, because the server is told while it may be cancelling us; its answer is immediate.
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1.0):
+        await send({"type": f"lifespan.{phase}.failed", "message": message})

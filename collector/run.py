@@ -198,7 +198,7 @@ async def _serve(
         log.info("draining", drain_s=drain_s, in_work=services.ledger.statistics().in_work)
 
 
-async def _server(
+async def _server(  # noqa: ASYNC128
     nursery: trio.Nursery,
     serve: Callable[..., Awaitable[None]],
     *,

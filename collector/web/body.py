@@ -85,9 +85,9 @@ class RequestBody:
                     await trio.lowlevel.checkpoint()
         if inflater is not None and self.read_bytes:
             inflater.finish()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)  # noqa: ASYNC910  # a body is at least one message
 
-    async def discard(self, limits: LimitsConfig) -> None:
+    async def discard(self, limits: LimitsConfig) -> None:  # noqa: ASYNC910  # a complete body needs no waiting
         """Read what is left and throw it away, for at most ``discard_bytes`` and ``discard_s``.
 
         Closing on an unread body resets the connection, and nginx says 502 then; so a refused client is listened to for
@@ -96,12 +96,12 @@ class RequestBody:
         On cancellation: the rest is unread.
         """
         until = self.read_bytes + limits.discard_bytes
-        with trio.move_on_after(limits.discard_s):
+        with trio.move_on_after(limits.discard_s):  # noqa: ASYNC912  # as above
             try:
                 while not self.complete and not self.gone and self.read_bytes <= until:
                     await self._chunk()
             except ClientGone:
-                return
+                return  # noqa: ASYNC910  # receive() was one
 
     async def park(self) -> None:
         """Take whatever the server still has for us, for ever: it must never wait for us while we answer.
@@ -123,7 +123,7 @@ async def send_parked(body: RequestBody, send_all: Send, messages: list[dict[str
     if body.complete or body.gone:
         for message in messages:
             await send_all(message)
-        return
+        return  # noqa: ASYNC910  # at least two messages
     async with trio.open_nursery() as nursery:
         nursery.start_soon(body.park, name="web: parked in receive()")
         for message in messages:

@@ -55,7 +55,7 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self._head!r} {self._body!r}>"
 
-    async def serve(self) -> None:
+    async def serve(self) -> None:  # noqa: ASYNC910  # nobody is left to be answered
         """Work the request and answer it.
 
         On cancellation: what was enqueued and not sealed is withdrawn, the ledger has its verdict, nobody is answered.
@@ -99,11 +99,11 @@ class Exchange:
             return await self._admitted(dialect, route)
         except ClientGone:
             self._count_unparsed()
-            return None
+            return None  # noqa: ASYNC910  # receive() was one
         except BodyTooSlow:
             self._count_unparsed()
             seconds = services.config.http.body_timeout_s
-            return dialect.refused(
+            return dialect.refused(  # noqa: ASYNC910  # 30 s have passed
                 route, ClientFault("incomplete_body", f"the body was not complete after {seconds:g} s")
             )
         except ClientFault as fault:

@@ -129,7 +129,7 @@ class Connection(TCPServer):
     def __repr__(self) -> str:
         return f"<Connection {'gone' if self.gone.is_set() else 'open'}>"
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: ASYNC910  # Hypercorn's shape
         """Serve the connection until it ends; never raises for it.
 
         On cancellation: the connection is closed.
@@ -212,7 +212,7 @@ class Websocket(WSStream):
             await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
             await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def _handle_events(self) -> None:
+    async def _handle_events(self) -> None:  # noqa: ASYNC910  # Hypercorn's shape
         """As Hypercorn's, except that after a message too big everything is read and dropped, but the answer to
         1009."""
         for event in self.connection.events():
@@ -227,7 +227,7 @@ class Websocket(WSStream):
                         await self._send_wsproto_event(event.response())
                     await self.send(StreamClosed(stream_id=self.stream_id))
 
-    async def _take(self, event: Message[Any]) -> None:
+    async def _take(self, event: Message[Any]) -> None:  # noqa: ASYNC910  # Hypercorn's shape
         try:
             self.buffer.extend(event)
         except FrameTooLargeError:
@@ -296,7 +296,7 @@ def hypercorn_config(config: Config, listener: socket.socket) -> HypercornConfig
     return settings
 
 
-async def serve_stock(
+async def serve_stock(  # noqa: ASYNC128
     app: AsgiApp,
     config: Config,
     listener: socket.socket,

@@ -117,7 +117,8 @@ class Session:
             self._end(PROTOCOL_ERROR)
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as waiters:
-                nursery.start_soon(self._read, waiters, name="websocket: reader")
+                # The reader starts waiters only until `_ending`, before which the inner block does not end.
+                nursery.start_soon(self._read, waiters, name="websocket: reader")  # noqa: ASYNC111
                 nursery.start_soon(self._write, name="websocket: writer")
                 nursery.start_soon(self._drain, name="websocket: drain")
                 await self._ending.wait()
@@ -292,7 +293,7 @@ class Session:
         in_query = self._query.get("key") or self._query.get("writeKey")
         return in_query or key_of_authorization(headers.get("authorization", "")) or headers.get("x-write-key") or None
 
-    async def _settle(
+    async def _settle(  # noqa: ASYNC910  # work.wait() is one
         self, id_: int, size: int, reservation: Reservation, work: Work, single: bool, deadline: float
     ) -> None:
         """One message's waiting, in a nursery of its own, then its answer into the outbox."""

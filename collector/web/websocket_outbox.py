@@ -105,7 +105,7 @@ class Outbox:
         with trio.move_on_at(since + NAMED_AFTER_S):
             await self._something.wait()
 
-    async def wait_room(self) -> None:
+    async def wait_room(self) -> None:  # noqa: ASYNC910  # receive() follows
         """Wait while `MAX_NAMED` frames wait for a client that does not read.
 
         On cancellation: nothing has changed.

@@ -37,7 +37,7 @@ class Running:
         self.report: ExitReport | None = None
         self.started: Started | None = None
 
-    async def __call__(self, config: Config, *, signals: bool, task_status: trio.TaskStatus[Started]) -> None:
+    async def __call__(self, config: Config, *, signals: bool, task_status: trio.TaskStatus[Started]) -> None:  # noqa: ASYNC128
         config = replace(config, kafka=replace(config.kafka, bootstrap_servers=tuple(self.cluster.bootstrap_servers)))
         self.report = await run(
             config, connector=self.cluster.connector, stop=self.stop, signals=signals, task_status=task_status
@@ -50,7 +50,7 @@ class Running:
     ) -> "Running":
         running = cls(cluster)
 
-        async def task(task_status: trio.TaskStatus[Started]) -> None:
+        async def task(task_status: trio.TaskStatus[Started]) -> None:  # noqa: ASYNC128
             await running(config, signals=signals, task_status=task_status)
 
         running.started = await nursery.start(task)
@@ -180,7 +180,7 @@ async def test_address_that_is_taken_is_one_clear_error(cluster) -> None:
 
 
 async def test_bug_in_the_producer_ends_the_run_with_its_traceback(cluster, lines) -> None:
-    with pytest.raises(BaseExceptionGroup) as raised:
+    with pytest.raises(BaseExceptionGroup) as raised:  # noqa: ASYNC401  # of several depths
         async with trio.open_nursery() as nursery:
             running = await Running.start(nursery, cluster)
             async with open_http(running.started.http) as http:

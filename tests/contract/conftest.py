@@ -79,17 +79,17 @@ class Server:
 
     async def wait_left(self, number: int, seconds: float) -> bool:
         """Whether the tasks beyond the idle ones come down to ``number`` within ``seconds``."""
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds):  # noqa: ASYNC912  # the loop waits
             while self.left() > number:  # noqa: ASYNC110  # tasks of somebody else's have no event
                 await trio.sleep(0.02)
-        return self.left() <= number
+        return self.left() <= number  # noqa: ASYNC910  # the loop waits
 
 
 @asynccontextmanager
 async def _running(port: int, serve: Callable[..., Awaitable[None]]) -> AsyncIterator[Server]:
     ended, shutdown = trio.Event(), trio.Event()
 
-    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128
         await serve(shutdown.wait, task_status)
         ended.set()
 
@@ -116,7 +116,7 @@ def stock() -> Serve:
         for name, value in settings.items():
             setattr(config, name, value)
 
-        async def run(shutdown: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[list[str]]) -> None:
+        async def run(shutdown: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128
             await hypercorn.trio.serve(app, config, shutdown_trigger=shutdown, task_status=task_status, mode="asgi")
 
         with untouched():
@@ -136,7 +136,7 @@ def ours() -> Serve:
         port = listener.getsockname()[1]
         limits = ConnectionLimits(config.limits.connections)
 
-        async def run(shutdown: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[list[str]]) -> None:
+        async def run(shutdown: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128
             await serve_stock(app, config, listener, limits, shutdown=shutdown, task_status=task_status)
 
         async with _running(port, run) as server:

@@ -28,12 +28,12 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 async def answer(client: trio.SocketStream) -> bytes:
     """One whole answer of the applications below."""
     received = b""
-    with trio.fail_after(3):
+    with trio.fail_after(3):  # noqa: ASYNC912  # the loop waits
         while not received.endswith(b"ok"):
             data = await client.receive_some()
             assert data, received
             received += data
-    return received
+    return received  # noqa: ASYNC910  # the loop waits
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
@@ -280,7 +280,7 @@ async def test_exception_in_one_connection_stock_ends_the_server(stock, monkeypa
                 with trio.move_on_after(2):
                     await server.ended.wait()
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.raises(BaseExceptionGroup):  # noqa: ASYNC401  # of several depths
         await one_broken_request()
 
 

@@ -45,7 +45,7 @@ async def upgraded(server, extra: bytes = b"") -> tuple[trio.SocketStream, bytes
     client = await server.connect()
     await client.send_all(UPGRADE % extra)
     head = b""
-    with trio.fail_after(2):
+    with trio.fail_after(2):  # noqa: ASYNC912  # the loop waits
         while b"\r\n\r\n" not in head:
             head += await client.receive_some(1)
     return client, head
@@ -144,7 +144,7 @@ async def test_pings_are_sent(ours) -> None:
         client, _ = await upgraded(server)
         async with client:
             received = b""
-            with trio.fail_after(3):
+            with trio.fail_after(3):  # noqa: ASYNC912  # the loop waits
                 while received.count(b"\x89\x00") < 3:
                     received += await client.receive_some()
 
@@ -232,7 +232,7 @@ async def test_deflate_stock_inflates_without_bound(stock) -> None:
         async with client:
             assert b"permessage-deflate" in head.lower()
             await client.send_all(frame(bomb, opcode=0x82, compressed=True))
-            with trio.fail_after(5):
+            with trio.fail_after(5):  # noqa: ASYNC912  # the loop waits
                 while not application.received:  # noqa: ASYNC110  # the application has no event for it
                     await trio.sleep(0.01)
         assert len(bomb) < 20_000
@@ -255,7 +255,7 @@ def test_the_accept_token_of_the_handshake_is_the_rfcs() -> None:
     assert len(base64.b64decode(b"dGhlIHNhbXBsZSBub25jZQ==")) == 16
 
 
-async def test_seam_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seam_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import hypercorn.trio.run as hypercorn_run
 
     from collector.web.stock import install

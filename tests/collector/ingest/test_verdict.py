@@ -101,6 +101,7 @@ def test_ranges_are_cut_at_a_comma() -> None:
 
 
 async def test_patience_shrinks_in_proportion(autojump_clock) -> None:
+    await trio.sleep(1)
     deadlines = DeadlinesConfig(kafka_s=3.0, spool_s=0.8, answer_s=0.2)
     assert Patience.of(deadlines) == Patience(3.8, 0.2)
     assert Patience.of(deadlines, 10.0) == Patience(3.8, 0.2)
@@ -122,6 +123,7 @@ async def test_bad_limit_is_a_bucket_a_key(autojump_clock) -> None:
 
 
 async def test_bad_limit_forgets_the_longest_unused_key(autojump_clock) -> None:
+    await trio.sleep(1)
     limit = BadLimit(1.0)
     for number in range(10_001):
         limit.take(str(number), 10)

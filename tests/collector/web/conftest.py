@@ -214,7 +214,7 @@ async def listening(web: Web) -> AsyncIterator[tuple[str, int]]:
 
     async with trio.open_nursery() as nursery:
 
-        async def serve(task_status: trio.TaskStatus[list[str]]) -> None:
+        async def serve(task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128  # what it serves reports
             await serve_stock(
                 web.app, web.services.config, listener, limits, shutdown=draining, task_status=task_status
             )

@@ -184,7 +184,7 @@ async def test_one_key_holds_at_most_half_while_others_are_shed(open_web, autoju
         web.assert_idle()
 
 
-async def test_reservation_gives_everything_back_once() -> None:
+async def test_reservation_gives_everything_back_once() -> None:  # noqa: ASYNC124, ASYNC910  # trio has to run
     admission = Admission(bound_bytes=100, lagging=lambda: False)
     with admission.reserve(10, "a") as reservation:
         reservation.grow_to(5)

@@ -278,7 +278,7 @@ async def test_ledger_balances_at_every_moment(web, autojump_clock) -> None:
         await trio.sleep(rng.random())
         await web.track_many(rng.randint(1, 40), x_collector_timeout_ms=str(rng.choice([20, 150, 400, 4000])))
 
-    async def look() -> None:
+    async def look() -> None:  # noqa: ASYNC910  # the loop waits
         while not done.is_set():
             assert web.books.difference == 0
             assert web.books.in_work >= 0
@@ -336,7 +336,7 @@ async def lane(web, requests: int, events: int = 1, **headers: str) -> list[tupl
             unfinished, carrier.unfinished = carrier.unfinished, None
             await unfinished()
             answers.append((sent[0]["status"], True))
-    return answers
+    return answers  # noqa: ASYNC910  # the loop waits
 
 
 async def test_rearmed_nursery_serves_one_request_after_the_other(web, autojump_clock) -> None:

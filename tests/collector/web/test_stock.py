@@ -193,10 +193,10 @@ async def test_leaving_then_draining(web, serve) -> None:
 
 async def frames_until(connection, op: str) -> list[dict]:
     frames = []
-    with trio.fail_after(5):
+    with trio.fail_after(5):  # noqa: ASYNC912  # the loop waits
         while not frames or frames[-1]["op"] != op:
             frames.append(msgspec.json.decode(await connection.get_message()))
-    return frames
+    return frames  # noqa: ASYNC910  # Hypercorn's shape
 
 
 async def test_websocket_from_hello_to_drain(web, serve) -> None:
@@ -261,7 +261,7 @@ async def test_websocket_that_floods_and_never_answers_our_close_is_cut(web, ser
             web.services.lifecycle.advance(Phase.DRAINING)
             started = trio.current_time()
             flood = protocol.send(TextMessage(data="{}"))
-            with trio.fail_after(6):
+            with trio.fail_after(6):  # noqa: ASYNC912  # the loop waits
                 try:
                     while True:
                         await stream.send_all(flood * 50)

@@ -89,7 +89,7 @@ async def connected(web, *, path="/v1/ws", query="", headers=(), subprotocols=()
 
     async with trio.open_nursery() as nursery:
         client.to_app.send_nowait({"type": "websocket.connect"})
-        nursery.start_soon(serve)
+        nursery.start_soon(serve)  # noqa: ASYNC113  # waited for in the next line
         await trio.testing.wait_all_tasks_blocked()
         yield client
         if not client.ended.is_set():

@@ -93,18 +93,18 @@ class Outbox:
         """The partition has something new."""
         self._active[partition] = None
         if not self.requests:
-            if not self._go:
-                self._go = True
-                self._alarm.ring()
+            self.urge()
         elif self._gather_until == math.inf and not self._go:
             self._gather_until = now + self._config.linger_s
             self._alarm.ring_at(self._gather_until)
 
     def urge(self) -> None:
-        """A whole batch has gathered: no more lingering."""
-        if not self._go:
-            self._go = True
-            self._alarm.ring()
+        """A whole batch has gathered: no more lingering.
+
+        It rings even where ``_go`` is set: a sender without a connection sleeps until there is work, whatever ``_go``.
+        """
+        self._go = True
+        self._alarm.ring()
 
     def poke(self, partition: PartitionState) -> None:
         """What held the partition up is over."""
@@ -213,8 +213,7 @@ class Outbox:
             for partition, batch in request.batches:
                 if batch.phase is not Phase.ENDED:
                     partition.lost(batch)
-        # Without work the sender sleeps until it is rung, and it is rung only when this turns True.
-        self._go = bool(self._active)
+        self._go = True
 
     def __repr__(self) -> str:
         return f"<Outbox of broker {self.broker}: {len(self._active)} partitions, {len(self.requests)} in flight>"

@@ -24,7 +24,7 @@ from kafka_client.wire.murmur2 import partition_for_key
 
 
 async def test_open_producer_returns_before_the_first_contact(autojump_clock) -> None:
-    async def nobody(host: str, port: int) -> trio.abc.HalfCloseableStream:
+    async def nobody(host: str, port: int) -> trio.abc.HalfCloseableStream:  # noqa: ASYNC124
         raise ConnectionRefusedError
 
     started = trio.current_time()

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from kafka_client import Unknown
+from kafka_client import Delivered, Unknown
 
 #: Answers before an append that a real broker gives, and answers after one that leave the outcome open.
 BEFORE_APPEND = (2, 3, 5, 6, 8, 9, 10, 19, 29, 32, 45, 47, 56, 59, 72, 74, 87, 89, 100, -1, 1234)
@@ -46,6 +46,8 @@ async def _disturb(s, rng: random.Random, until: float, partitions: int, brokers
                 s.cluster.start_broker(broker)
             case 11:
                 faults.omit_partition(partition=partition)
+            case 12 if rng.random() < 0.5:
+                s.cluster.close_connections(reset=rng.random() < 0.5)
             case 12:
                 faults.throttle(rng.randrange(1, 500))
     faults.clear()
@@ -91,6 +93,9 @@ async def _run(scenario, seed: int, **config: object) -> None:
             s.cluster.resume_broker(broker)
         with trio.fail_after(400):
             await s.settle()
+        with trio.fail_after(10):  # whatever has happened: with the faults gone it works again, everywhere
+            for partition in range(partitions):
+                assert isinstance(await s.outcome(b"last %d" % partition, partition=partition), Delivered)
         for delivery, records in s.deliveries:
             for record, outcome in zip(records, delivery.outcomes, strict=True):
                 if isinstance(outcome, Unknown):

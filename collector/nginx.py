@@ -194,7 +194,7 @@ def _log(config: Config, place: NginxPlace) -> str:
             "    default $nginx_status;",
             "}",
             f"log_format collector escape=json '{{{members}}}';",
-            f"access_log {place.access_log} collector buffer=64k flush=1s;",
+            f"access_log {place.access_log} collector{' buffer=64k flush=1s' if place.daemon else ''};",
             "",
         ]
     )

@@ -40,7 +40,7 @@ class Nginx:
 
     @property
     def access_log(self) -> Path:
-        """One JSON object a request, written within a second."""
+        """One JSON object a request, written at once."""
         return self.directory / "access.log"
 
 

@@ -42,6 +42,10 @@ JVM_OPTIONS = (
 #: A node that has not said that it is started by then never will. Three nodes on a busy machine took 11 s.
 START_TIMEOUT_S = 60.0
 
+#: A broker that was killed may come back only when its old session is over: with Kafka's own 9 s, starting again after a
+#: crash took 10 s. Longer than the 3 s for which tests stop a broker.
+SESSION_TIMEOUT_MS = "4000"
+
 _STARTED = re.compile(r"\[KafkaRaftServer nodeId=\d+\] Kafka Server started")
 
 _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
@@ -340,6 +344,8 @@ def _write_properties(
         "share.coordinator.state.topic.replication.factor": copies,
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
+        "broker.session.timeout.ms": SESSION_TIMEOUT_MS,
+        "broker.heartbeat.interval.ms": "1000",
         "num.network.threads": "2",
         "num.io.threads": "4",
         "num.replica.fetchers": "1",

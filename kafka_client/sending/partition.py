@@ -114,14 +114,14 @@ class PartitionState:
             self.announce(now)
 
     def topic_recreated(self) -> None:
-        """Another topic has the name now: a new log, sequences start again (kafka.md §3, code 100)."""
+        """Another topic has the name now: a new log, sequences start again (kafka.md §3, code 100).
+
+        Under another identity: a broker that lags behind may make the topic flap, so the log may have seen the old one.
+        """
         self.leader_epoch = -1
-        if self.window.batches:
-            self.window.leave("abandoned: the topic was deleted and created again")
-            if self.outbox is not None:
-                self.outbox.poke(self)
-        else:
-            self.window.forget_log()
+        self.window.leave("abandoned: the topic was deleted and created again")
+        if self.window.batches and self.outbox is not None:
+            self.outbox.poke(self)
 
     # What goes out.
 

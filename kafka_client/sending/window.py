@@ -153,11 +153,12 @@ class Window:
         self.in_flight -= 1
         under = (batch.state, batch.leader_epoch)
         if self._ok_under == under and batch.leader_epoch >= 0:
-            # This leader had our state before and accepted this range: what precedes it must be in its log.
+            # This leader had our state before and accepted this range: what precedes it must be in its log. Unless all
+            # attempts were refused: then it has forgotten us meanwhile, and took this range for a first one.
             for earlier in self.batches:
                 if earlier.ordinal >= batch.ordinal:
                     break
-                earlier.proved = earlier.tainted = True
+                earlier.proved |= earlier.tainted
         self._ok_under = under
         self._acked_ordinal = max(self._acked_ordinal, batch.ordinal)
         if self._lost_ordinal <= self._acked_ordinal:
@@ -244,10 +245,6 @@ class Window:
     def no_pipelining(self) -> None:
         """One at a time until the next acknowledgement: the leader is another one."""
         self._pipelining = False
-
-    def forget_log(self) -> None:
-        """The log is a new one: what was sent before is not in it. Sequences start again with the next batch."""
-        self.state = NO_STATE
 
     def drop_all(self) -> list[SealedBatch]:
         """Take out every batch, for the end of the producer; the caller resolves them."""

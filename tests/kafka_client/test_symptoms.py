@@ -1,6 +1,7 @@
 """What went wrong once, each named by its symptom; against the strict fake cluster on virtual time."""
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from kafka_client import Delivered
 
@@ -18,3 +19,40 @@ async def test_record_waits_for_its_timeout_after_the_leader_went_and_came_back(
         started = trio.current_time()
         assert isinstance(await s.outcome(b"3"), Delivered)
         assert trio.current_time() - started < 1
+
+
+async def test_record_that_every_answer_refused_is_called_delivered(scenario, autojump_clock) -> None:
+    """The broker forgot our sequences, refused A, and took B as its first: B's acknowledgement proves nothing of A."""
+    async with scenario(linger_s=0.0) as s:
+        await s.outcome(b"warm-up 1")
+        await s.outcome(b"warm-up 2")
+        s.cluster.partition("events", 0).log.forget_producers()
+        s.cluster.faults.fail(19)
+        s.cluster.faults.delay(0.1, times=2)
+        a = s.deliver(b"A")
+        await wait_all_tasks_blocked()
+        b = s.deliver(b"B")
+        for delivery in (a, b):
+            with delivery:
+                await delivery.wait()
+            assert isinstance(delivery.outcomes[0], Delivered)
+        assert sorted(s.cluster.values("events")[2:]) == [b"A", b"B"]
+
+
+async def test_record_is_taken_for_an_older_one_after_the_topic_id_flapped(scenario, autojump_clock) -> None:
+    """A broker with stale metadata named the deleted topic once more: sequences began anew in a log that had them."""
+    async with scenario(metadata_max_age_s=1.0) as s:
+        await s.outcome(b"in the deleted topic")
+        s.deliveries.clear()
+        old = s.cluster.topics["events"]
+        s.cluster.delete_topic("events")
+        new = s.cluster.create_topic("events", 1)
+        await trio.sleep(3)
+        assert isinstance(await s.outcome(b"1"), Delivered)
+        s.cluster.topics["events"] = old
+        await trio.sleep(1.5)
+        s.cluster.topics["events"] = new
+        await trio.sleep(3)
+        assert isinstance(await s.outcome(b"2"), Delivered)
+        assert s.cluster.values("events") == [b"1", b"2"]
+        assert s.base_sequences() == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]

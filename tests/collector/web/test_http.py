@@ -244,6 +244,25 @@ async def test_cancelled_while_records_are_made_counts_as_not_sent(web, autojump
     web.assert_idle()
 
 
+async def test_cancelled_between_two_steps_of_making_records_nothing_is_queued(
+    web, autojump_clock, monkeypatch
+) -> None:
+    with trio.CancelScope() as scope:
+        whole = web.services.ingest._records
+
+        def records(*arguments):
+            scope.cancel(reason="the test")
+            return whole(*arguments)
+
+        monkeypatch.setattr(web.services.ingest, "_records", records)
+        await web.track_many(600)
+    assert scope.cancelled_caught
+    assert (web.books.refused_total, web.books.in_work) == (600, 0)
+    await trio.sleep(5)
+    assert web.values() == []
+    web.assert_idle()
+
+
 async def test_bug_in_one_request_is_one_503_and_nobody_elses(web, autojump_clock, monkeypatch, capsys) -> None:
     whole = type(web.services.dialects["segment"]).parse
 

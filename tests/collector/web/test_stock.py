@@ -8,8 +8,10 @@ import pytest
 import trio
 import trio_websocket
 
+from collector.config import HttpConfig
 from collector.devtools.raw_http import NoAnswer, open_http
 from collector.lifecycle import Phase
+from collector.web.listeners import open_listener
 
 EVENT = b'{"app_id":"a","identity":"u","event":"e"}'
 
@@ -270,3 +272,12 @@ async def test_websocket_that_floods_and_never_answers_our_close_is_cut(web, ser
                     pass
     assert trio.current_time() - started < 3.5
     web.assert_idle()
+
+
+async def test_listener_on_ipv6_and_names_that_do_not_resolve(open_web, serve) -> None:
+    async with open_web(http={"bind": "[::1]:0"}) as web:
+        async with serve(web) as (host, port), open_http(f"{host}:{port}") as http:
+            assert host == "[::1]"
+            assert (await http.request("POST", "/api/track", EVENT)).status == 200
+    with pytest.raises(OSError, match=r"http\.bind: no\.such\.name\.invalid:80: "):
+        await open_listener(HttpConfig(bind="no.such.name.invalid:80"))

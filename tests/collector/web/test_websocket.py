@@ -456,3 +456,17 @@ def test_frame_with_unknown_members_is_read() -> None:
 def test_frame_with_an_absurd_id_is_refused() -> None:
     with pytest.raises(FrameFault):
         decode_track(b'{"op":"track","id":' + b"9" * 5000 + b',"body":"\\ud83d"}', "json")
+
+
+async def test_query_with_absurdly_many_fields_closes_the_session(web, autojump_clock) -> None:
+    async with connected(web, query="&".join(f"a{n}=1" for n in range(100))) as client:
+        await client.ended.wait()
+        assert client.frames("error")[0]["code"] == "invalid_query"
+        assert client.closed() == 1002
+
+
+async def test_message_without_a_body_is_rejected(web, autojump_clock) -> None:
+    async with connected(web) as client:
+        await client.send({"op": "track", "id": 1, "api": "heap"})
+        await settle()
+        assert client.named()[1]["code"] == "missing_field"

@@ -42,8 +42,8 @@ JVM_OPTIONS = (
 #: A node that has not said that it is started by then never will. Three nodes on a busy machine took 11 s.
 START_TIMEOUT_S = 60.0
 
-#: A broker that was killed may come back only when its old session is over: with Kafka's own 9 s, starting again after a
-#: crash took 10 s. Longer than the 3 s for which tests stop a broker.
+#: A broker that was killed may come back only when its old session is over: with Kafka's own 9 s, starting again
+#: after a crash took 10 s. Longer than the 3 s for which tests stop a broker.
 SESSION_TIMEOUT_MS = "4000"
 
 _STARTED = re.compile(r"\[KafkaRaftServer nodeId=\d+\] Kafka Server started")
@@ -293,11 +293,16 @@ def _prepare(directory: Path) -> Path:
 
 
 def _cluster_id(directory: Path) -> str:
-    """Kafka's own kind of id: 16 bytes in URL-safe base64; kept, or the nodes refuse each other."""
+    """Kafka's own kind of id: 16 bytes in URL-safe base64; kept, or the nodes refuse each other.
+
+    One in 64 begins with a dash, which Kafka's tools take for an option: Kafka's own ids never do.
+    """
     file = directory / "cluster-id"
-    if not file.exists():
-        file.write_text(urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
-    return file.read_text().strip()
+    kept = file.read_text().strip() if file.exists() else "-"
+    while kept.startswith("-"):
+        kept = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    file.write_text(kept)
+    return kept
 
 
 def _claim(port: int) -> int:

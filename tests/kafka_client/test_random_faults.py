@@ -17,6 +17,7 @@ AFTER_APPEND = (3, 6, 7, 20, 56, -1)
 
 
 async def _disturb(s, rng: random.Random, until: float, partitions: int, brokers: int) -> None:
+    await trio.lowlevel.checkpoint()
     faults = s.cluster.faults
     while trio.current_time() < until:
         await trio.sleep(rng.uniform(0, 0.3))
@@ -99,6 +100,7 @@ async def _run(scenario, seed: int, **config: object) -> None:
         with trio.fail_after(400):
             await s.settle()
         with trio.fail_after(10):  # whatever has happened: with the faults gone it works again, everywhere
+            await trio.lowlevel.checkpoint()
             for partition in range(partitions):
                 assert isinstance(await s.outcome(b"last %d" % partition, partition=partition), Delivered)
         for delivery, records in s.deliveries:

@@ -6,7 +6,8 @@ to know: what a delivery's caller does with outcomes.
 Theory. A caller's side is synchronous: `Producer.delivery` queues, `Delivery.withdraw` takes back, and the only thing
 a caller ever waits for is a counter reaching 0. All waiting for brokers happens in tasks of the producer's own
 nursery, so a caller's cancellation never touches a socket. If one of those tasks ends by a bug, the nursery ends, the
-block of `open_producer` is cancelled, and every open delivery is settled on the way out: no silent dead sender.
+block of `open_producer` is cancelled, and every open delivery is settled on the way out: no silent dead sender. The
+tasks have a nursery within the block's, so that `Producer.close` ends them and not the caller's code in the block.
 
 There are three kinds of tasks and no others, however many records wait: a sender per broker, one refresher, one
 timekeeper that sleeps until the earliest deadline of all.
@@ -20,7 +21,7 @@ from typing import NoReturn
 
 import trio
 
-from kafka_client.buffer.delivery import Delivery
+from kafka_client.buffer.delivery import FOREVER_S, Delivery
 from kafka_client.buffer.partitioner import route_of
 from kafka_client.buffer.run import RECORD_COST_BYTES, Run
 from kafka_client.cluster.alarm import TaskAlarm
@@ -48,7 +49,7 @@ class Producer:
     def __init__(
         self,
         config: ProducerConfig,
-        nursery: trio.Nursery,  # open_producer's own: senders are started as brokers become known
+        nursery: trio.Nursery,  # of `_hold_tasks`: senders are started as brokers become known
         *,
         connector: Connector | None,
         observer: ProducerObserver,
@@ -62,7 +63,7 @@ class Producer:
         self._senders: dict[int, Sender] = {}
         self._closing = False
         self._done = trio.Event()
-        self._timeout_s = config.delivery_timeout_s
+        self._timeout_s = min(config.delivery_timeout_s, FOREVER_S)
         self._record_max = config.record_max_bytes - RECORD_OVERHEAD_MAX_BYTES - BATCH_OVERHEAD_BYTES
         self._dispatch = Dispatch(
             config,
@@ -263,7 +264,7 @@ class Producer:
         )
 
     def _partition_statistics(self, partition: PartitionState, now: float) -> PartitionStatistics:
-        oldest = partition.oldest_call(self._timeout_s)
+        oldest = partition.oldest_call()
         window = partition.window
         return PartitionStatistics(
             topic=partition.tp.topic,
@@ -373,7 +374,8 @@ async def open_producer(
     On cancellation: as by an exception; every delivery is settled, every connection closed.
     """
     failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as block:
+        nursery: trio.Nursery = await block.start(_hold_tasks)
         producer = Producer(config, nursery, connector=connector, observer=observer or ProducerObserver())
         try:
             nursery.start_soon(producer._refresher.run, name="kafka metadata refresher")
@@ -387,3 +389,9 @@ async def open_producer(
             producer._finish("the producer's block was left")
     if failure is not None:
         raise failure
+
+
+async def _hold_tasks(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()

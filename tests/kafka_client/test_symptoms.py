@@ -3,7 +3,7 @@
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_client import Delivered
+from kafka_client import Delivered, Unknown
 
 
 async def test_record_waits_for_its_timeout_after_the_leader_went_and_came_back(scenario, autojump_clock) -> None:
@@ -56,3 +56,28 @@ async def test_record_is_taken_for_an_older_one_after_the_topic_id_flapped(scena
         assert isinstance(await s.outcome(b"2"), Delivered)
         assert s.cluster.values("events") == [b"1", b"2"]
         assert s.base_sequences() == [(0, 0, 1), (1, 0, 1), (2, 0, 1)]
+
+
+async def test_close_inside_the_block_cancels_the_callers_own_code(scenario, autojump_clock) -> None:
+    seen = []
+    async with scenario(settle=False) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.pause_broker(1)
+        delivery = s.deliver(b"v")
+
+        async def worker() -> None:
+            with delivery:
+                await delivery.wait()
+            seen.append("the wait returned")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker)
+            await wait_all_tasks_blocked()
+            await s.producer.close(grace_s=1)
+            await trio.lowlevel.checkpoint()
+            seen.append("close returned")
+        await trio.sleep(1)
+        seen.append("the block goes on")
+    assert sorted(seen[:2]) == ["close returned", "the wait returned"]
+    assert seen[2:] == ["the block goes on"]
+    assert delivery.outcomes == [Unknown("closed")]

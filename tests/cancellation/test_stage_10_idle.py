@@ -9,12 +9,11 @@ import trio
 def live_objects() -> Counter[str]:
     """Live objects of ours and Trio's by type."""
     gc.collect()
-    kinds = (type(found) for found in gc.get_objects())
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in map(type, gc.get_objects()))
     return Counter(
-        f"{kind.__module__}.{kind.__qualname__}"
-        for kind in kinds
-        if kind.__module__.startswith(("collector", "kafka_client", "trio"))
-        and not kind.__module__.startswith("kafka_client.testing")
+        name
+        for name in names
+        if name.startswith(("collector.", "kafka_client.", "trio.")) and not name.startswith("kafka_client.testing.")
     )
 
 

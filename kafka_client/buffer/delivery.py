@@ -34,7 +34,10 @@ from kafka_client.outcome import NotSent, Outcome, Unknown
 
 from .run import Resolution, Run, outcome_at, spell
 
-__all__ = ["WITHDRAWN", "Delivery", "Tally"]
+__all__ = ["FOREVER_S", "WITHDRAWN", "Delivery", "Tally"]
+
+#: What an infinite ``delivery_timeout_s`` is counted as, 31 years: an age can be told from a deadline then.
+FOREVER_S = 1e9
 
 #: The reason of a record that its caller took back.
 WITHDRAWN = "withdrawn"

@@ -13,6 +13,7 @@ import math
 from typing import TYPE_CHECKING
 
 from kafka_client.buffer.budget import ByteBudget
+from kafka_client.buffer.delivery import FOREVER_S
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
 from kafka_client.outcome import NotSent, TopicPartition, Unknown
@@ -183,8 +184,7 @@ class PartitionState:
         if office.account.full:
             office.starved()
             return None
-        head = self.queue.head()
-        oldest = now if head is None or head.delivery is None else head.delivery.deadline - config.delivery_timeout_s
+        oldest = self._oldest_queued()
         taken = self.queue.take(config.batch_max_bytes)
         if taken is None:
             return None
@@ -193,7 +193,7 @@ class PartitionState:
             taken,
             account=office.account,
             now=now,
-            called_at=oldest,
+            called_at=now if oldest is None else oldest,
             timeout_s=config.batch_timeout_s,
             codec=config.compression,
             compression_min_bytes=config.compression_min_bytes,
@@ -357,12 +357,15 @@ class PartitionState:
             earliest = min(earliest, batch.deadline, math.inf if waiter is None else waiter)
         return earliest
 
-    def oldest_call(self, timeout_s: float) -> float | None:
-        """When the oldest unresolved record was handed over, detached ones included; deliveries end after timeout_s."""
-        if self.window.batches:
-            return self.window.batches[0].called_at
+    def oldest_call(self) -> float | None:
+        """When the oldest unresolved record was handed over, detached ones included."""
+        return self.window.batches[0].called_at if self.window.batches else self._oldest_queued()
+
+    def _oldest_queued(self) -> float | None:
         head = self.queue.head()
-        return head.delivery.deadline - timeout_s if head is not None and head.delivery is not None else None
+        if head is None or head.delivery is None:
+            return None
+        return head.delivery.deadline - min(self._office.config.delivery_timeout_s, FOREVER_S)
 
     def close(self) -> None:
         """End everything: queued NotSent, sealed Unknown."""

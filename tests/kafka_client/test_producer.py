@@ -474,6 +474,7 @@ async def test_memory_and_tasks_do_not_grow_with_attempts(scenario, autojump_clo
         await trio.sleep(10)
         tasks = trio.lowlevel.current_statistics().tasks_living
         await trio.sleep(3000)
+        assert s.producer.statistics().partitions[0].oldest_age_s == pytest.approx(3010)
         assert s.cluster.attempts_of(b"v") > 3000
         assert trio.lowlevel.current_statistics().tasks_living <= tasks
         s.cluster.faults.clear()

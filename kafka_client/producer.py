@@ -21,6 +21,7 @@ from typing import NoReturn
 
 import trio
 
+from kafka_client.buffer.check import check_timestamp, check_topic, timestamps_of
 from kafka_client.buffer.delivery import FOREVER_S, Delivery
 from kafka_client.buffer.partitioner import route_of
 from kafka_client.buffer.run import RECORD_COST_BYTES, Run
@@ -140,18 +141,22 @@ class Producer:
         tail = encode_record_tail(record.key, record.value, record.headers)
         route = route_of(record)
         size = len(tail)
+        stamp = record.timestamp_ms
+        if stamp is not None:
+            check_timestamp(stamp)
+        topic = self._topics.get(record.topic)
+        if topic is None:
+            check_topic(record.topic)
         if self._closing:
             self._dispatch.refuse(delivery, "closed")
             return
         if size > self._record_max:
             self._dispatch.refuse(delivery, _TOO_LARGE)
             return
-        stamp = record.timestamp_ms
         run = Run(delivery, _ONE, (tail,), size, time.time_ns() // 1_000_000 if stamp is None else stamp, None, 1)
         if self._budget.try_take(size + RECORD_COST_BYTES):
             delivery.add(run)
-            topic = self._topics.get(record.topic) or self._dispatch.topic(record.topic)
-            topic.place(run, route, now)
+            (topic or self._dispatch.topic(record.topic)).place(run, route, now)
         else:
             run.routes = [route]
             self._dispatch.stand_in_line(delivery, ((record.topic, run),), size + RECORD_COST_BYTES)
@@ -184,30 +189,27 @@ class Producer:
         sizes: list[int],
     ) -> list[tuple[str, Run]]:
         """One run a topic, without the records that are too large."""
+        stamps = timestamps_of(records, time.time_ns() // 1_000_000)
         positions: dict[str, list[int]] = {}
         largest = max(sizes)
         for index, record in enumerate(records):
             if largest <= self._record_max or sizes[index] <= self._record_max:
                 positions.setdefault(record.topic, []).append(index)
+        for topic in positions:
+            check_topic(topic)
         if largest > self._record_max:
             too_large = [index for index, size in enumerate(sizes) if size > self._record_max]
             self._budget.not_sent_total += len(too_large)
             delivery.refuse_some(too_large, self._budget.not_sent(_TOO_LARGE))
-        now_ms = time.time_ns() // 1_000_000
         runs = []
         for topic, indices in positions.items():
             whole = len(indices) == len(records)
-            stamped = any(records[index].timestamp_ms is not None for index in indices)
-            stamps: int | list[int] = now_ms
-            if stamped:
-                given = [records[index].timestamp_ms for index in indices]
-                stamps = [now_ms if stamp is None else stamp for stamp in given]
             run = Run(
                 delivery,
                 range(len(records)) if whole else indices,
                 tails if whole else [tails[index] for index in indices],
                 sum(sizes) if whole else sum(sizes[index] for index in indices),
-                stamps,
+                stamps if whole or isinstance(stamps, int) else [stamps[index] for index in indices],
                 None,
                 len(indices),
             )

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from kafka_client.outcome import Record
 from kafka_client.wire.murmur2 import murmur2
 
+from .check import check_partition
+
 __all__ = ["NO_ROUTE", "STICKY_BYTES", "StickyPartitioner", "route_of", "routed_partition"]
 
 #: Neither key nor partition.
@@ -29,8 +31,9 @@ STICKY_BYTES = 16 * 1024
 
 
 def route_of(record: Record) -> int:
-    """What decides the record's partition, as one int."""
+    """What decides the record's partition, as one int; raises TypeError, ValueError for a partition that is none."""
     if record.partition is not None:
+        check_partition(record.partition)
         return record.partition
     if record.key is None:
         return NO_ROUTE

@@ -1,9 +1,10 @@
 """What went wrong once, each named by its symptom; against the strict fake cluster on virtual time."""
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_client import Delivered, Unknown
+from kafka_client import Delivered, Record, Unknown
 
 
 async def test_record_waits_for_its_timeout_after_the_leader_went_and_came_back(scenario, autojump_clock) -> None:
@@ -81,3 +82,33 @@ async def test_close_inside_the_block_cancels_the_callers_own_code(scenario, aut
     assert sorted(seen[:2]) == ["close returned", "the wait returned"]
     assert seen[2:] == ["the block goes on"]
     assert delivery.outcomes == [Unknown("closed")]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"timestamp_ms": 2**63},
+        {"timestamp_ms": -1},
+        {"timestamp_ms": "1"},
+        {"topic": b"events"},
+        {"topic": ["events"]},
+        {"topic": "\ud800"},
+        {"topic": "x" * 40_000},
+        {"partition": -3},
+        {"partition": 2**31},
+        {"partition": "0"},
+    ],
+    ids=lambda bad: "".join(f"{name}={value!r:.20}" for name, value in bad.items()),
+)
+async def test_record_that_the_protocol_cannot_carry_ends_the_producer(
+    scenario, autojump_clock, bad: dict[str, object], count: int
+) -> None:
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        good = Record("events", b"good")
+        with pytest.raises((TypeError, ValueError)):
+            s.producer.delivery([*[good] * (count - 1), Record(**{"topic": "events", "value": b"bad", **bad})])
+        s.check_idle()
+        assert isinstance(await s.outcome(b"next"), Delivered)
+        assert s.cluster.values("events") == [b"warm-up", b"next"]

@@ -108,34 +108,18 @@ class Ingest:
     def __repr__(self) -> str:
         return f"<Ingest seq={self._seq} {self._ledger!r}>"
 
+    def begin(self, parsed: Parsed, context: RecordContext) -> "Work":
+        """Take responsibility for a request's events: they are in the ledger, and nothing is queued yet."""
+        return Work(self, parsed, context)
+
     def open(self, parsed: Parsed, context: RecordContext) -> "Work":
         """Queue the good events in order before returning: synchronous, because calls must follow each other."""
-        work = Work(self, parsed, context)
-        if not parsed.accept_only:
-            work.enqueue(self._records(parsed, context, 0, len(parsed.events)))
+        work = self.begin(parsed, context)
+        work.enqueue()
         return work
 
-    async def open_in_steps(self, parsed: Parsed, context: RecordContext) -> "Work":
-        """As `open`, with a checkpoint every few hundred events while their records are made.
-
-        On cancellation: nothing was queued; the events are in the ledger as not sent.
-        """
-        if len(parsed.events) <= EVENTS_PER_STEP:
-            return self.open(parsed, context)  # noqa: ASYNC910  # short; waited for right after
-        work = Work(self, parsed, context)
-        try:
-            records: list[Record] = []
-            if not parsed.accept_only:
-                for start in range(0, len(parsed.events), EVENTS_PER_STEP):
-                    records += self._records(parsed, context, start, start + EVENTS_PER_STEP)
-                    await trio.lowlevel.checkpoint()
-        except BaseException:
-            work.settle()
-            raise
-        work.enqueue(records)
-        return work  # noqa: ASYNC910  # a loop of at least two steps
-
-    def _records(self, parsed: Parsed, context: RecordContext, start: int, stop: int) -> list[Record]:
+    def records(self, parsed: Parsed, context: RecordContext, start: int, stop: int) -> list[Record]:
+        """Make the records of these events, numbered in order."""
         first_seq = self._seq + 1
         events = parsed.events if start == 0 and stop >= len(parsed.events) else parsed.events[start:stop]
         self._seq += len(events)
@@ -208,8 +192,27 @@ class Work:
         state = "settled" if self._verdict is not None else "waiting" if self._delivery is not None else "new"
         return f"<Work of {len(self._parsed.events)} events, {state}>"
 
-    def enqueue(self, records: Sequence[Record]) -> None:
-        """Hand the records over: from here on they wait in the producer's budget or queue."""
+    def enqueue(self) -> None:
+        """Make all records and hand them over: from here on they wait in the producer's budget or queue."""
+        if not self._parsed.accept_only:
+            self._hand_over(self._ingest.records(self._parsed, self._context, 0, len(self._parsed.events)))
+
+    async def enqueue_in_steps(self) -> None:  # noqa: ASYNC910  # without one for few events: `wait` comes next
+        """As `enqueue`, with a checkpoint every few hundred events while the records are made.
+
+        On cancellation: nothing was queued; `settle` says not sent.
+        """
+        count = len(self._parsed.events)
+        if count <= EVENTS_PER_STEP or self._parsed.accept_only:
+            self.enqueue()
+            return  # noqa: ASYNC910  # the same
+        records: list[Record] = []
+        for start in range(0, count, EVENTS_PER_STEP):
+            records += self._ingest.records(self._parsed, self._context, start, start + EVENTS_PER_STEP)
+            await trio.lowlevel.checkpoint()
+        self._hand_over(records)
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
         if records:
             self._delivery = self._ingest._producer.delivery(records)
 

@@ -158,14 +158,20 @@ class Exchange:
     async def _enqueue(self, parsed: Parsed, received_at_ms: int, deadline: float) -> None:
         """Stages 4 to 8, in the request nursery; `_verdict` has the result, however it ends."""
         services = self._services
-        started = trio.current_time()
         context = context_of(self._head, received_at_ms, node=services.node.name, config=services.config)
-        work: Work = await services.ingest.open_in_steps(parsed, context)
+        work: Work = services.ingest.begin(parsed, context)
         self._counted = True
-        queued = trio.current_time()
-        services.monitor.stage("enqueue", queued - started)
+        queued = started = trio.current_time()
+
+        async def enqueue_and_wait() -> None:
+            nonlocal queued
+            await work.enqueue_in_steps()
+            queued = trio.current_time()
+            services.monitor.stage("enqueue", queued - started)
+            await work.wait()
+
         try:
-            await self._nursery.run(deadline, work.wait, self._respond_unfinished)
+            await self._nursery.run(deadline, enqueue_and_wait, self._respond_unfinished)
         finally:
             self._verdict = work.settle()
             services.monitor.stage("acknowledge", trio.current_time() - queued)

@@ -150,7 +150,11 @@ class PartitionState:
             return None
         if window.in_flight and self.in_flight_at is not self.outbox:
             return None
-        if not window.prepare(office.identity):
+        ready = window.prepare(office.identity)
+        while window.ended:
+            ended = window.ended.pop()
+            self._ended(ended, "delivered" if ended.proved else "unknown", now)
+        if not ready:
             return None
         batch = window.next_attempt()
         if batch is not None:

@@ -45,6 +45,7 @@ class Window:
         "_pipelining",
         "batches",
         "cost",
+        "ended",
         "in_flight",
         "max_in_flight",
         "next_sequence",
@@ -55,6 +56,8 @@ class Window:
         self.max_in_flight = max_in_flight
         self.batches: deque[SealedBatch] = deque()
         self.cost = 0
+        self.ended: list[SealedBatch] = []
+        """Batches that `prepare` resolved, for the caller to take: their bytes came back."""
         self.in_flight = 0
         self.state: ProducerState = NO_STATE
         """The identity that the sequences here run under; another than the current one until they are drained."""
@@ -313,6 +316,9 @@ class Window:
                 batch.acknowledge(-1, -1)
             elif batch.tainted:
                 batch.resolve(Unknown(reason))
+            else:
+                continue
+            self.ended.append(batch)
 
     def __repr__(self) -> str:
         doubt = ", unresolved" if self.unresolved else ""

@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_client import Delivered, Record, Unknown
+from kafka_client import Delivered, ProducerObserver, Record, Unknown
 
 
 async def test_record_waits_for_its_timeout_after_the_leader_went_and_came_back(scenario, autojump_clock) -> None:
@@ -112,3 +112,39 @@ async def test_record_that_the_protocol_cannot_carry_ends_the_producer(
         s.check_idle()
         assert isinstance(await s.outcome(b"next"), Delivered)
         assert s.cluster.values("events") == [b"warm-up", b"next"]
+
+
+async def test_partition_that_waits_for_bytes_in_flight_is_forgotten(scenario, autojump_clock) -> None:
+    """The bytes came back with a batch that ended while the identity was left, and nobody was told."""
+    large = b"." * 600
+    async with scenario(partitions=2, brokers=2, in_flight_max_bytes=500, linger_s=0.0) as s:
+        await s.outcome(b"warm-up 0", partition=0)
+        await s.outcome(b"warm-up 1", partition=1)
+        s.cluster.faults.drop_answer(partition=1)
+        s.cluster.faults.fail(45, partition=1, when=lambda _: s.cluster.attempts_of(large) >= 2)
+        s.cluster.faults.delay(1, partition=1, times=None)
+        a = s.deliver(large, partition=1)
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(large))
+        started = trio.current_time()
+        assert isinstance(await s.outcome(b"B", partition=0), Delivered)
+        assert trio.current_time() - started < 10
+        assert isinstance(a.outcomes[0], Unknown)
+
+
+async def test_close_takes_its_whole_grace_though_nothing_is_left(scenario, autojump_clock) -> None:
+    ended = []
+
+    class Observer(ProducerObserver):
+        def batch_ended(self, topic: str, partition: int, outcome: str, **about: object) -> None:
+            ended.append(outcome)
+
+    async with scenario(observer=Observer(), settle=False) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.close_before()
+        s.cluster.faults.fail(45, when=lambda _: s.cluster.attempts_of(b"A") >= 2)
+        with s.deliver(b"A"):
+            await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"A"))
+        started = trio.current_time()
+        await s.producer.close(grace_s=10)
+        assert trio.current_time() - started < 5
+        assert ended == ["delivered", "unknown"]

@@ -310,12 +310,12 @@ class Dispatch:
         if known.topic_id != NULL_TOPIC_ID:
             self.topic_names[known.topic_id] = topic.name
             if topic.topic_id not in (NULL_TOPIC_ID, known.topic_id):
-                for partition in topic.partitions:
-                    partition.topic_recreated()
+                topic.recreated(len(known.partitions))
         topic.topic_id = known.topic_id
         topic.set_partition_count(len(known.partitions))
         nobody = LeaderInfo(None, -1)
-        for index, partition in enumerate(topic.partitions):
+        for partition in topic.all_partitions():
+            index = partition.tp.partition
             self._lead(partition, known.partitions[index] if index < len(known.partitions) else nobody, now)
         if topic.undealt.count:
             topic.deal_out(now)

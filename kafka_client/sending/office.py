@@ -26,8 +26,6 @@ class TopicView(Protocol):
 
     name: str
     hold: Hold
-    unknown_answers: int
-    """UNKNOWN_TOPIC_OR_PARTITION so many times in a row."""
 
 
 class Office(Protocol):

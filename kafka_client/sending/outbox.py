@@ -200,7 +200,7 @@ class Outbox:
             if batch.phase is Phase.ENDED:
                 continue  # the producer was closed meanwhile
             if found is None:
-                partition.lost(batch)
+                partition.unanswered(batch, now)
             else:
                 partition.answered(batch, found, now)
                 self.renegotiate |= found.error_code == UNSUPPORTED_VERSION

@@ -17,7 +17,7 @@ from kafka_client.buffer.delivery import FOREVER_S
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
 from kafka_client.outcome import NotSent, TopicPartition, Unknown
-from kafka_client.wire.error_codes import ErrorRow, error_row
+from kafka_client.wire.error_codes import Action, ErrorRow, error_row
 from kafka_client.wire.produce import PartitionResult
 
 from .batch import Phase, SealedBatch
@@ -46,6 +46,7 @@ class PartitionState:
         "_office",
         "_renegotiated",
         "_topic",
+        "_unknown_answers",
         "announced",
         "answered_at",
         "in_flight_at",
@@ -78,6 +79,7 @@ class PartitionState:
         self._failures = 0
         self._renegotiated = False
         self._topic = topic
+        self._unknown_answers = 0
         self._office = office
 
     # What comes in.
@@ -210,6 +212,11 @@ class PartitionState:
 
     # What comes back.
 
+    def unanswered(self, batch: SealedBatch, now: float) -> None:
+        """The answer said nothing of this batch."""
+        self._back_off(now)
+        self.lost(batch)
+
     def lost(self, batch: SealedBatch) -> None:
         """The connection ended, or the answer said nothing of this batch: it may have been appended."""
         self.window.again(batch, taints=True)
@@ -221,9 +228,10 @@ class PartitionState:
         """Carry out what the answer means."""
         self.answered_at = now
         row = error_row(result.error_code)
+        self._unknown_answers = self._unknown_answers + 1 if row.code == UNKNOWN_TOPIC else 0
         window = self.window
         if batch.phase is Phase.ABANDONED:
-            if result.error_code == 0:
+            if row.action is Action.DELIVERED:
                 window.acknowledged(batch, result.base_offset, result.log_append_time_ms)
             else:
                 window.again(batch, taints=True)
@@ -247,7 +255,6 @@ class PartitionState:
         if step is Step.DELIVERED:
             self._failures = 0
             self._renegotiated = False
-            topic.unknown_answers = 0
             offset = result.base_offset if result.error_code == 0 else -1
             window.acknowledged(batch, offset, result.log_append_time_ms if offset >= 0 else -1)
             if topic.hold.error is not None or office.hold.error is not None:
@@ -261,10 +268,10 @@ class PartitionState:
         match step:
             case Step.AGAIN:
                 self._back_off(now)
-                topic.unknown_answers = topic.unknown_answers + 1 if row.code == UNKNOWN_TOPIC else 0
-                if topic.unknown_answers >= UNKNOWN_TOPIC_LIMIT:
+                if self._unknown_answers >= UNKNOWN_TOPIC_LIMIT:
                     office.topic_error(topic, row, row.advice, now)
             case Step.LEAVE:
+                self._back_off(now, first_free=True)
                 window.leave(f"{row.name}: the broker has other sequences", new_id=decision.new_id)
             case Step.OPERATOR_TOPIC:
                 office.topic_error(topic, row, result.error_message or row.advice, now)
@@ -297,9 +304,10 @@ class PartitionState:
         batch.resolve(outcome)
         self._ended(batch, "unknown" if batch.tainted else "not_sent", now)
 
-    def _back_off(self, now: float) -> None:
+    def _back_off(self, now: float, *, first_free: bool = False) -> None:
         self._failures += 1
-        self.not_before = now + self._office.backoff_s(self._failures)
+        if self._failures > 1 or not first_free:
+            self.not_before = now + self._office.backoff_s(self._failures)
 
     def _ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
         self._office.batch_ended(batch, outcome, now)
@@ -310,6 +318,8 @@ class PartitionState:
         if self.window.in_flight == 0:
             moved = self.in_flight_at is not self.outbox
             self.in_flight_at = None
+            if moved:
+                self.window.no_pipelining()  # the old leader's last answer is none of the new one's
             if moved and self.outbox is not None and not self.idle:
                 self.outbox.poke(self)
 

@@ -29,7 +29,6 @@ class TopicState:
     def __init__(self, name: str, office: Office, budget: ByteBudget, rng: random.Random) -> None:
         self.name = name
         self.hold = Hold(office.config.operator_retry_s)
-        self.unknown_answers = 0
         self.metadata_misses = 0
         """Metadata answers in a row that did not know the topic."""
         self.metadata_error = False
@@ -106,13 +105,22 @@ class TopicState:
             self.partition(index).enqueue(part, now)
 
     def set_partition_count(self, count: int) -> Sequence[PartitionState]:
-        """Metadata knows so many partitions; returns the new ones. A topic only grows."""
+        """Metadata knows so many partitions; returns the new ones. A topic only grows, but see `recreated`."""
         new = []
         for index in range(len(self.partitions), count):
             named = self.beyond.pop(index) if index in self.beyond else None
             new.append(named or PartitionState(self, index, self._office, self._budget))
         self.partitions.extend(new)
         return new
+
+    def recreated(self, count: int) -> None:
+        """Another topic has the name, with ``count`` partitions; those beyond wait as named ones do."""
+        for partition in self.partitions:
+            partition.topic_recreated()
+        for partition in self.partitions[count:]:
+            self.sticky.leave(partition.tp.partition)
+            self.beyond[partition.tp.partition] = partition
+        del self.partitions[count:]
 
     def deal_out(self, now: float) -> None:
         """The partitions are known: deal out what waited, in order."""

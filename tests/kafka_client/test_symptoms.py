@@ -148,3 +148,88 @@ async def test_close_takes_its_whole_grace_though_nothing_is_left(scenario, auto
         await s.producer.close(grace_s=10)
         assert trio.current_time() - started < 5
         assert ended == ["delivered", "unknown"]
+
+
+async def test_one_answer_of_an_unknown_topic_for_many_partitions_holds_the_topic_for_30_s(
+    scenario, autojump_clock
+) -> None:
+    async with scenario(partitions=12) as s:
+        s.cluster.faults.fail(3)
+        with s.producer.delivery([Record("events", b"%d" % index, partition=index) for index in range(12)]) as d:
+            await d.wait()
+        assert {type(outcome) for outcome in d.outcomes} == {Delivered}
+        assert trio.current_time() < 5
+
+
+async def test_several_batches_are_in_flight_to_a_new_leader_before_its_first_acknowledgement(
+    scenario, autojump_clock
+) -> None:
+    """The old leader's last acknowledgement came after the move, and let several go at once."""
+    async with scenario(brokers=2, linger_s=0.0, metadata_max_age_s=0.5) as s:
+        await s.outcome(b"warm-up 1")
+        await s.outcome(b"warm-up 2")
+        old = s.cluster.partition("events", 0).leader
+        s.cluster.faults.delay(3.0, broker=old)
+        deliveries = [s.deliver(b"A")]
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"A"))
+        s.cluster.move_leader("events", 0, 3 - old)
+        await trio.sleep(1.5)
+        s.cluster.faults.delay(5.0, broker=3 - old, times=None)
+        for number in range(5):
+            deliveries.append(s.deliver(b"%d" % number))
+            await trio.sleep(0.6)
+        assert s.producer.statistics().partitions[0].in_flight == 1
+        s.cluster.faults.clear()
+        for delivery in deliveries:
+            with delivery:
+                await delivery.wait()
+
+
+async def test_broker_that_leaves_a_partition_out_of_its_answers_is_hammered(scenario, autojump_clock) -> None:
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.omit_partition(times=50)
+        assert isinstance(await s.outcome(b"A"), Delivered)
+        assert trio.current_time() > 5
+
+
+@pytest.mark.parametrize("code", [45, 47])
+async def test_broker_that_refuses_every_epoch_is_hammered(scenario, autojump_clock, code: int) -> None:
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        started = trio.current_time()
+        s.cluster.faults.fail(code)
+        assert isinstance(await s.outcome(b"A"), Delivered)
+        assert trio.current_time() == started  # once is usual: it costs no time
+        s.cluster.faults.fail(code, times=50)
+        assert isinstance(await s.outcome(b"B"), Delivered)
+        assert trio.current_time() > 5
+
+
+async def test_keyed_records_are_not_sent_to_a_topic_created_again_with_fewer_partitions(
+    scenario, autojump_clock
+) -> None:
+    async with scenario(partitions=4, metadata_max_age_s=1.0) as s:
+        for number in range(4):
+            await s.outcome(b"in the deleted topic %d" % number, partition=number)
+        s.deliveries.clear()
+        s.cluster.delete_topic("events")
+        s.cluster.create_topic("events", 1)
+        await trio.sleep(5)
+        for number in range(8):
+            outcome = await s.outcome(b"%d" % number, partition=None, key=b"%d" % number if number < 6 else None)
+            assert isinstance(outcome, Delivered)
+        assert s.producer.partitions_of("events") == 1
+        assert trio.current_time() < 10
+
+
+async def test_duplicate_answered_for_an_abandoned_batch_takes_a_new_epoch(scenario, autojump_clock) -> None:
+    """46 says that the batch is in the log, whoever still waits for it."""
+    async with scenario(batch_timeout_s=2.0) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.append_and_fail(46)
+        s.cluster.faults.delay(3)
+        assert isinstance(await s.outcome(b"A"), Unknown)
+        await trio.sleep(5)
+        assert isinstance(await s.outcome(b"B"), Delivered)
+        assert s.base_sequences() == [(0, 0, 1), (0, 1, 1), (0, 2, 1)]

@@ -29,7 +29,6 @@ class Notes:
         self.account = InFlightAccount(config.in_flight_max_bytes)
         self.hold = Hold(config.operator_retry_s)
         self.topic_hold = Hold(config.operator_retry_s)
-        self.unknown_answers = 0
         self.metadata_wanted = 0
         self.errors: list[tuple[str, int]] = []
         self.ended: list[str] = []
@@ -78,7 +77,6 @@ class Topic:
 
     def __init__(self, retry_s: float) -> None:
         self.hold = Hold(retry_s)
-        self.unknown_answers = 0
 
 
 class Bell:

@@ -4,16 +4,18 @@ Owns: which room is opened inside which, what a signal does, the exit code, the 
 how any of the rooms works.
 
     run()
+     ├ signals         until the very end
      ├[M] monitor      lag probe, sampler, admin listener
      └[P] producer     connections to the brokers
-        └[H] server    signals, Hypercorn, a task for each connection
+        └[H] server    Hypercorn, a task for each connection
 
 The exit goes from the inside out, because the context managers nest: H (no client is waiting any more), P (what is
 sealed gets its grace), M. Nobody cancels upwards: a bug in a producer's task ends the process with its traceback.
 
 Leaving: on SIGTERM or SIGINT the process is not ready for ``delay_s`` while it still accepts, and every answer closes
 its connection; then the listener closes, websockets are told to go, and what is in work has ``drain_s``. A second
-signal skips what is left of the delay, a third one cuts what is in work.
+signal skips what is left of the delay, a third one cuts what is in work, and one that comes when no client is waiting
+any more ends the producer's grace. Whatever signals come, the exit code and the last line do too.
 """
 
 import signal
@@ -109,7 +111,7 @@ def watch(services: Services, producer_statistics: Callable[[], object]) -> None
     monitor.watch_readiness(lambda: (lifecycle.status() == "ready", lifecycle.status()))
 
 
-async def run(
+async def run(  # noqa: ASYNC128  # _run() reports
     config: Config,
     *,
     connector: Connector | None = None,
@@ -130,7 +132,32 @@ async def run(
 
     On cancellation: clients are cut off, what is queued is withdrawn, sealed batches are unknown.
     """
-    stop = trio.Event() if stop is None else stop
+    limits = ConnectionLimits(config.limits.connections)
+    leaving = _Leaving(trio.Event() if stop is None else stop, limits)
+    failure: Exception | None = None
+    reports: list[ExitReport] = []
+    async with trio.open_nursery() as nursery:
+        take_signals = partial(nursery.start, _signals, leaving) if signals else trio.lowlevel.checkpoint
+        try:
+            reports.append(await _run(config, connector, leaving, limits, take_signals, task_status))
+        except Exception as error:
+            # The nursery would put it into a group; passed on as it is below.
+            failure = error
+        nursery.cancel_scope.cancel(reason="the run has ended")
+    if failure is not None:
+        raise failure
+    return reports[0]
+
+
+async def _run(
+    config: Config,
+    connector: Connector | None,
+    leaving: "_Leaving",
+    limits: ConnectionLimits,
+    take_signals: Callable[[], Awaitable[object]],
+    task_status: trio.TaskStatus[Started],
+) -> ExitReport:
+    """The rooms, from the first to the last: [M], [P] and [H]."""
     ledger: Ledger | None = None
     try:
         async with AsyncExitStack() as stack:
@@ -150,11 +177,14 @@ async def run(
                 admin=monitor.admin_address,
                 services=services,
             )
-            limits = ConnectionLimits(config.limits.connections)
             monitor.watch("connections", limits.statistics)
             serve = partial(serve_stock, make_app(services), config, listener, limits)
-            await _serve(services, serve, limits, stop, signals=signals, ready=lambda: task_status.started(started))
+            await take_signals()
+            await _serve(services, serve, leaving, ready=lambda: task_status.started(started))
             log.info("no client is waiting any more; the producer closes", grace_s=config.shutdown.drain_s)
+            with leaving.grace:
+                leaving.closing = True
+                await producer.close()
         services.lifecycle.advance(Phase.CLOSED)
     except BaseException:
         log.error("stopped by an error", **counts(ledger))
@@ -167,35 +197,28 @@ async def run(
 async def _serve(
     services: Services,
     serve: Callable[..., Awaitable[None]],
-    limits: ConnectionLimits,
-    stop: trio.Event,
+    leaving: "_Leaving",
     *,
-    signals: bool,
     ready: Callable[[], None],
 ) -> None:
     """The nursery [H]: from listening until no connection is left."""
     lifecycle = services.lifecycle
-    hurry = trio.Event()
-    async with trio.open_nursery() as nursery:
-
-        def cut() -> None:
-            limits.abort_all()
-            nursery.cancel_scope.cancel(reason="a third signal")
-
-        if signals:
-            await nursery.start(_signals, stop, hurry, cut)
-        await nursery.start(_server, nursery, partial(serve, shutdown=partial(lifecycle.wait_reached, Phase.DRAINING)))
-        lifecycle.advance(Phase.SERVING)
-        log.info("ready", topic=services.config.kafka.topic, node=services.node.name)
-        ready()
-        await stop.wait()
-        delay_s, drain_s = services.config.shutdown.delay_s, services.config.shutdown.drain_s
-        lifecycle.advance(Phase.LEAVING)
-        log.info("leaving: not ready, still accepting", delay_s=delay_s)
-        with trio.move_on_after(delay_s):
-            await hurry.wait()
-        lifecycle.advance(Phase.DRAINING)
-        log.info("draining", drain_s=drain_s, in_work=services.ledger.statistics().in_work)
+    with leaving.work:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                _server, nursery, partial(serve, shutdown=partial(lifecycle.wait_reached, Phase.DRAINING))
+            )
+            lifecycle.advance(Phase.SERVING)
+            log.info("ready", topic=services.config.kafka.topic, node=services.node.name)
+            ready()
+            await leaving.stop.wait()
+            delay_s, drain_s = services.config.shutdown.delay_s, services.config.shutdown.drain_s
+            lifecycle.advance(Phase.LEAVING)
+            log.info("leaving: not ready, still accepting", delay_s=delay_s)
+            with trio.move_on_after(delay_s):
+                await leaving.hurry.wait()
+            lifecycle.advance(Phase.DRAINING)
+            log.info("draining", drain_s=drain_s, in_work=services.ledger.statistics().in_work)
 
 
 async def _server(  # noqa: ASYNC128
@@ -209,26 +232,41 @@ async def _server(  # noqa: ASYNC128
     nursery.cancel_scope.cancel(reason="the server has ended")
 
 
-async def _signals(
-    stop: trio.Event,
-    hurry: trio.Event,
-    cut: Callable[[], None],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """First signal: leave. Second: skip the delay. Third: cut."""
+class _Leaving:
+    """How far leaving has come, and what the next signal does about it."""
+
+    def __init__(self, stop: trio.Event, limits: ConnectionLimits) -> None:
+        self.stop = stop
+        self.hurry = trio.Event()
+        """Skip what is left of the delay."""
+        self.work = trio.CancelScope()
+        """Around [H]: what is in work for clients."""
+        self.closing = False
+        self.grace = trio.CancelScope()
+        """Around the producer's end alone: cancelled, it still settles every record, and the books are right."""
+        self._limits = limits
+
+    def hasten(self) -> None:
+        """Take the next step: leave; skip the delay; cut what is in work; or, where that is over, end the grace."""
+        if self.closing:
+            self.grace.cancel(reason="a signal while the producer closes")
+        elif not self.stop.is_set():
+            self.stop.set()
+        elif not self.hurry.is_set():
+            self.hurry.set()
+        else:
+            self._limits.abort_all()
+            self.work.cancel(reason="a third signal")
+
+
+async def _signals(leaving: _Leaving, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
         task_status.started()
         count = 0
         async for number in received:
             count += 1
             log.info("signal", name=signal.Signals(number).name, count=count)
-            if count == 1:
-                stop.set()
-            elif count == 2:
-                hurry.set()
-            else:
-                cut()
+            leaving.hasten()
 
 
 def counts(ledger: Ledger | None) -> dict[str, int]:

@@ -102,7 +102,9 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 async def _dev(config: Config, arguments: argparse.Namespace) -> int:
     """Run it all; returns the exit code. On cancellation: everything ends, the broker last."""
-    codes: list[int] = []
+    from collector.run import EXIT_DRAINED
+
+    codes = [EXIT_DRAINED]  # the last one counts; until the collector starts there is nothing to lose
     stop = trio.Event()
     with bare_error():
         async with trio.open_nursery() as nursery:
@@ -111,10 +113,10 @@ async def _dev(config: Config, arguments: argparse.Namespace) -> int:
                 config, broker_ended = await _open_broker(stack, config, arguments)
                 async with trio.open_nursery() as beside:
                     beside.start_soon(_raise_when, broker_ended, name="is the broker alive")
-                    codes.append(await _collect(config, arguments, stop))
+                    await _collect(config, arguments, stop, codes)
                     beside.cancel_scope.cancel(reason="the broker may end now")
             nursery.cancel_scope.cancel(reason="the collector has ended")
-    return codes[0] if codes else 0
+    return codes[-1]
 
 
 async def _take_signals(
@@ -177,14 +179,16 @@ async def _make_topics(config: Config, topics: Mapping[str, int]) -> None:
         await admin.create_topics(wanted, exist_ok=True)
 
 
-async def _collect(config: Config, arguments: argparse.Namespace, stop: trio.Event) -> int:
-    """The collector, and nginx in front of it where wanted, until it has drained; returns its exit code."""
+async def _collect(config: Config, arguments: argparse.Namespace, stop: trio.Event, codes: list[int]) -> None:
+    """The collector, and nginx in front of it where wanted, until it has drained; its exit code goes into ``codes``."""
+    from collector.run import EXIT_UNKNOWN
+
     from .collect import collect
 
-    codes: list[int] = []
     ended = trio.Event()
 
     async def collected(*, task_status: "trio.TaskStatus[Started]") -> None:  # noqa: ASYNC128  # collect() reports
+        codes.append(EXIT_UNKNOWN)  # if it is cut off now, nobody knows what became of its events
         codes.append(await collect(config, stop=stop, task_status=task_status))
         ended.set()
 
@@ -207,7 +211,6 @@ async def _collect(config: Config, arguments: argparse.Namespace, stop: trio.Eve
                 nursery.start_soon(show_events, config, name="live view")
             await ended.wait()
         nursery.cancel_scope.cancel(reason="the collector has ended")
-    return codes[0]
 
 
 def _info(config: Config, started: "Started") -> DevInfo:

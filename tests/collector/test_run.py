@@ -124,6 +124,26 @@ async def test_third_signal_cuts_what_is_in_work(cluster, nursery) -> None:
     assert running.report.ledger.difference == 0
 
 
+async def test_signal_while_the_producer_closes_ends_its_grace_and_the_books_are_right(cluster, nursery, lines) -> None:
+    config = replace(CONFIG, shutdown=ShutdownConfig(delay_s=0.0, drain_s=60.0))
+    running = await Running.start(nursery, cluster, config, signals=True)
+    async with open_http(running.started.http) as http:
+        await http.request("POST", "/api/track", EVENT)
+        cluster.faults.stall()
+        await http.request("POST", "/api/track", EVENT, {"X-Collector-Timeout-Ms": "200"})
+    os.kill(os.getpid(), signal.SIGTERM)
+    producer = running.started.services.ingest._producer
+    with trio.fail_after(2):  # noqa: ASYNC912  # the loop waits
+        while not repr(producer).startswith("<Producer closing"):  # noqa: ASYNC110  # it has no event for that
+            await trio.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+    with trio.fail_after(2):
+        await running.ended.wait()
+    assert running.report.code == EXIT_UNKNOWN
+    last = lines()[-1]
+    assert (last["event"], last["code"], last["unresolved"], last["difference"]) == ("stopped", 3, 1, 0)
+
+
 async def test_request_in_work_is_answered_within_the_drain(cluster, nursery) -> None:
     running = await Running.start(nursery, cluster)
     async with open_http(running.started.http) as http:

@@ -198,6 +198,31 @@ async def test_signal_while_starting_ends_it_at_once(kafka: KafkaCluster, tmp_pa
         assert not (tmp_path / ".collector" / "dev.json").exists()
 
 
+def pid_of_the_mock(child: Child) -> int:
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    return next(int(pid) for pid in children if b"mock_child" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+async def test_signal_while_the_producer_closes_is_exit_code_3(tmp_path: Path) -> None:
+    event = b'{"writeKey":"k","event":"x","userId":"u"}'
+    async with open_dev(tmp_path, "--broker", "mock") as child:
+        info = await wait_dev_info(child, tmp_path)
+        async with open_http(info["http"]) as http:
+            assert (await http.request("POST", "/v1/track", event)).status == 200
+            os.kill(pid_of_the_mock(child), signal.SIGSTOP)  # dev kills it when it ends
+            reply = await http.request("POST", "/v1/track", event, {"X-Collector-Timeout-Ms": "200"})
+            assert "unknown=1" in reply.headers["x-collector-outcome"]
+            child.signal(signal.SIGTERM)
+            with trio.fail_after(5):
+                await trio.lowlevel.checkpoint()
+                while True:
+                    await trio.sleep(0.05)
+                    if any("the producer closes" in line for line in child.tail):
+                        break
+            assert await stop(child) == 3
+    assert any('"event": "stopped"' in line and '"unresolved": 1' in line for line in child.tail)
+
+
 async def test_unknown_outcomes_are_exit_code_3(
     kafka: KafkaCluster,
     new_topic: Callable[[int], str],

@@ -253,8 +253,8 @@ class Delivery:
         self._settled(count)
         home.released()
 
-    def resolved(self, run: Run, resolution: Resolution) -> None:
-        """The batch that carried this run has ended, or its queue gave it up for good."""
+    def resolved(self, run: Run, resolution: Resolution) -> bool:
+        """The batch that carried this run has ended; returns whether `report` is to follow."""
         run.home = None
         run.delivery = None
         count = run.open
@@ -267,16 +267,21 @@ class Delivery:
                 if self._open == 0 and self._task is not None:
                     task, self._task = self._task, None
                     trio.lowlevel.reschedule(task)
-                return
+                return False
             self._settled(count)
         run.resolution = resolution
-        if self._fn is not None:
-            self._report(run, resolution, self._fn)
+        return self._fn is not None
 
-    def fail_one(self, run: Run, position: int, outcome: NotSent) -> None:
+    def report(self, run: Run) -> None:
+        """Tell ``on_resolved`` of this run's end, when all of its batch is settled: ``fn`` may take back others."""
+        if self._fn is not None and run.resolution is not None:
+            self._report(run, run.resolution, self._fn)
+
+    def fail_one(self, run: Run, position: int, outcome: NotSent) -> bool:
         """Give one record of a run an outcome of its own (a broker named it); the rest of the run goes on.
 
-        The caller removes it from the run afterwards. A record already Unknown to its caller is reported as resolved.
+        The caller removes it from the run afterwards. A record already Unknown to its caller is reported as resolved;
+        returns whether it was still waited for.
         """
         index = run.indices[position]
         told = run.outcome if self._named is None else self._named.get(index, run.outcome)
@@ -286,7 +291,7 @@ class Delivery:
             self._named[index] = outcome
             run.open -= 1
             self._settled(1)
-            return
+            return True
         remains = Run(self, (index,), (), 0, 0, None, 0)
         remains.delivery = None
         remains.open = 0
@@ -295,6 +300,7 @@ class Delivery:
         self.add(remains)
         if self._fn is not None:
             self._fn(index, outcome)
+        return False
 
     def _stop_waiting(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         # Withdrawing is the block's end, not the waiter's (kafka.md rule 2). But the task is scheduled from here on: an

@@ -336,10 +336,14 @@ class SealedBatch:
         """Tell every run. The account is closed apart: an abandoned batch holds its bytes until its answer."""
         runs, self.runs = self.runs, []
         self._account.count_end(resolution, len(self.tails) - self.detached, self.detached)
+        reports = []
         for run in runs:
             delivery = run.delivery
             assert delivery is not None
-            delivery.resolved(run, resolution)
+            if delivery.resolved(run, resolution):
+                reports.append((delivery, run))
+        for delivery, run in reports:
+            delivery.report(run)
 
     def close_account(self) -> None:
         """Give the bytes back."""

@@ -36,6 +36,8 @@ def remake(
             batch.restamped = True
             named = set(decision.positions)
             batch.timestamps = [now_ms if j in named else stamp for j, stamp in enumerate(batch.timestamps)]
+            for run in batch.runs:  # what `Delivered` will tell
+                run.timestamps = batch.timestamps[run.first : run.first + len(run.indices)]
             batch.encode()
         case Step.SPLIT:
             window.replace(batch, halves(batch, account))
@@ -67,12 +69,10 @@ def without(
     for run in batch.runs:
         delivery = run.delivery
         assert delivery is not None
-        open_before = run.open
         out = [j for j in range(len(run.indices)) if run.first + j in left_out]
-        for j in out:
-            delivery.fail_one(run, j, outcome)
-        told += open_before - run.open
-        late += len(out) - (open_before - run.open)
+        waited_for = sum([delivery.fail_one(run, j, outcome) for j in out])
+        told += waited_for
+        late += len(out) - waited_for
         keep = [j for j in range(len(run.indices)) if run.first + j not in left_out]
         if keep:
             _keep(run, keep)

@@ -233,3 +233,52 @@ async def test_duplicate_answered_for_an_abandoned_batch_takes_a_new_epoch(scena
         await trio.sleep(5)
         assert isinstance(await s.outcome(b"B"), Delivered)
         assert s.base_sequences() == [(0, 0, 1), (0, 1, 1), (0, 2, 1)]
+
+
+async def test_delivered_tells_another_timestamp_than_the_log_has(scenario, autojump_clock) -> None:
+    """INVALID_TIMESTAMP: the record is stamped anew, once."""
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.fail(32, record_errors=[(1, "bad")])
+        outcomes = await s.producer.send_many(
+            [Record("events", b"%d" % stamp, partition=0, timestamp_ms=stamp) for stamp in (1000, 2000, 3000)]
+        )
+        in_the_log = [record.timestamp_ms for record in s.cluster.records("events")][1:]
+        assert [outcome.timestamp_ms for outcome in outcomes] == in_the_log
+        assert in_the_log[0] == 1000 < 3000 == in_the_log[2] < in_the_log[1]
+
+
+async def test_counters_are_off_when_on_resolved_takes_back_another_record_of_the_batch(
+    scenario, autojump_clock
+) -> None:
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.delay(1)
+        first = s.producer.delivery([Record("events", b"a", partition=0), Record("events", b"b", partition=0)])
+        other = s.producer.delivery([Record("events", b"c", partition=0)])
+        first.on_resolved(lambda index, outcome: other.withdraw())
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"c"))
+        first.withdraw([0])
+        await s.settle()
+        assert isinstance(other.outcomes[0], Delivered)
+        statistics = s.producer.statistics()
+        assert (statistics.delivered_total, statistics.unknown_total, statistics.late_delivered_total) == (3, 1, 1)
+
+
+async def test_counters_are_off_when_on_resolved_takes_back_the_rest_while_a_record_is_left_out(
+    scenario, autojump_clock
+) -> None:
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.fail(87, record_errors=[(0, "bad")])
+        s.cluster.faults.delay(1, times=2)
+        d = s.producer.delivery([Record("events", b"%d" % number, partition=0) for number in range(3)])
+        d.on_resolved(lambda index, outcome: d.withdraw())
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"2"))
+        d.withdraw([0])
+        await s.settle()
+        assert [type(outcome) for outcome in d.outcomes] == [Unknown] * 3
+        statistics = s.producer.statistics()
+        told = (statistics.delivered_total, statistics.not_sent_total, statistics.unknown_total)
+        late = (statistics.late_delivered_total, statistics.late_not_sent_total, statistics.late_unknown_total)
+        assert (told, late) == ((1, 0, 3), (2, 1, 0))

@@ -324,6 +324,7 @@ def test_late_resolutions_are_reported_once_each_and_outcomes_stay() -> None:
     delivery.withdraw([2])
     assert delivery.outcomes == [None, Unknown("withdrawn"), Unknown("withdrawn")]
     delivery.resolved(run, ack())
+    delivery.report(run)
     assert delivery.outcomes[1:] == [Unknown("withdrawn")] * 2
     assert isinstance(delivery.outcomes[0], Delivered)
     assert [(index, outcome.offset) for index, outcome in reports] == [(1, 51), (2, 52)]
@@ -345,6 +346,7 @@ def test_final_unknown_comes_through_on_resolved_too() -> None:
     reports = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
     delivery.resolved(run, Unknown("abandoned"))
+    delivery.report(run)
     assert delivery.outcomes == [Unknown("abandoned")]
     assert reports == [(0, Unknown("abandoned"))]
 
@@ -375,6 +377,7 @@ def test_record_named_by_the_broker_after_its_caller_left_is_resolved() -> None:
     delivery.fail_one(run, 0, NotSent("INVALID_RECORD"))
     run.indices = [1]
     delivery.resolved(run, ack())
+    delivery.report(run)
     assert delivery.outcomes == [Unknown("withdrawn")] * 2
     assert reports[0] == (0, NotSent("INVALID_RECORD"))
     assert reports[1][1].offset == 50

@@ -141,6 +141,7 @@ class ShutdownConfig:
 
     delay_s: float = 5.0
     drain_s: float = 10.0
+    """For clients and the producer together: what the clients leave of it is the producer's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 
 from collector.config import Config
 
-__all__ = ["SMALLEST_CLIENT_TIMEOUT_S", "DeadlineChain", "Link"]
+__all__ = ["CLOSE_LEAST_S", "SMALLEST_CLIENT_TIMEOUT_S", "DeadlineChain", "Link"]
 
 Relation: TypeAlias = Literal["<", "≤", "="]
 
@@ -45,8 +45,11 @@ UPSTREAM_KEEPALIVE_REQUESTS = 100_000
 PINGS_MISSED = 3
 """nginx gives up a websocket that was silent for this many of our pings."""
 
+CLOSE_LEAST_S = 1.0
+"""The producer's grace where its clients used up the time to drain: for answers of Kafka's that are on their way."""
+
 ORCHESTRATOR_MARGIN_S = 5.0
-"""What starting the shutdown, closing the producer and leaving may take beside the delay and the drain."""
+"""What starting the shutdown, the producer's least grace and leaving may take beside the delay and the drain."""
 
 # Sums of decimal fractions are compared with this slack: 3.0 + 0.8 + 0.2 is 4.0.
 EPSILON_S = 1e-9
@@ -218,8 +221,8 @@ class DeadlineChain:
                 why="reading and throwing away a refused body is short beside working one",
             ),
             Link(
-                name="shutdown.delay_s + drain_s",
-                value=round(shutdown.delay_s + shutdown.drain_s, 6),
+                name="shutdown.delay_s + drain_s + the producer's least grace",
+                value=round(shutdown.delay_s + shutdown.drain_s + CLOSE_LEAST_S, 6),
                 relation="<",
                 bound_name="orchestrator's grace",
                 bound=grace,

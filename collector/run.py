@@ -13,11 +13,13 @@ The exit goes from the inside out, because the context managers nest: H (no clie
 sealed gets its grace), M. Nobody cancels upwards: a bug in a producer's task ends the process with its traceback.
 
 Leaving: on SIGTERM or SIGINT the process is not ready for ``delay_s`` while it still accepts, and every answer closes
-its connection; then the listener closes, websockets are told to go, and what is in work has ``drain_s``. A second
+its connection; then the listener closes, websockets are told to go, and what is in work has ``drain_s``: clients
+first, the producer what they leave of it. A second
 signal skips what is left of the delay, a third one cuts what is in work, and one that comes when no client is waiting
 any more ends the producer's grace. Whatever signals come, the exit code and the last line do too.
 """
 
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -28,6 +30,7 @@ import trio
 
 from collector.brokers import producer_config
 from collector.config import Config
+from collector.deadlines import CLOSE_LEAST_S
 from collector.dialects import make_dialects
 from collector.ingest.enqueue import Ingest, ProducerLike
 from collector.ingest.ledger import Ledger, LedgerStatistics
@@ -181,10 +184,11 @@ async def _run(
             serve = partial(serve_stock, make_app(services), config, listener, limits)
             await take_signals()
             await _serve(services, serve, leaving, ready=lambda: task_status.started(started))
-            log.info("no client is waiting any more; the producer closes", grace_s=config.shutdown.drain_s)
+            grace_s = leaving.grace_s(config.shutdown.drain_s)
+            log.info("no client is waiting any more; the producer closes", grace_s=round(grace_s, 3))
             with leaving.grace:
                 leaving.closing = True
-                await producer.close()
+                await producer.close(grace_s)
         services.lifecycle.advance(Phase.CLOSED)
     except BaseException:
         log.error("stopped by an error", **counts(ledger))
@@ -217,6 +221,7 @@ async def _serve(
             log.info("leaving: not ready, still accepting", delay_s=delay_s)
             with trio.move_on_after(delay_s):
                 await leaving.hurry.wait()
+            leaving.drained_by = trio.current_time() + drain_s
             lifecycle.advance(Phase.DRAINING)
             log.info("draining", drain_s=drain_s, in_work=services.ledger.statistics().in_work)
 
@@ -241,10 +246,16 @@ class _Leaving:
         """Skip what is left of the delay."""
         self.work = trio.CancelScope()
         """Around [H]: what is in work for clients."""
+        self.drained_by = math.inf
+        """When the time to drain is over, for clients and producer together; set when draining begins."""
         self.closing = False
         self.grace = trio.CancelScope()
         """Around the producer's end alone: cancelled, it still settles every record, and the books are right."""
         self._limits = limits
+
+    def grace_s(self, drain_s: float) -> float:
+        """What is left for the producer of the time to drain, and a little where nothing is."""
+        return max(CLOSE_LEAST_S, min(drain_s, self.drained_by - trio.current_time()))
 
     def hasten(self) -> None:
         """Take the next step: leave; skip the delay; cut what is in work; or, where that is over, end the grace."""

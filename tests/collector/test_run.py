@@ -11,6 +11,7 @@ import trio
 import trio_websocket
 
 from collector.config import AdminConfig, Config, HttpConfig, KafkaConfig, KeysConfig, LogConfig, ShutdownConfig
+from collector.deadlines import CLOSE_LEAST_S
 from collector.devtools.raw_http import open_http
 from collector.lifecycle import Lifecycle, Phase
 from collector.log import configure_logging
@@ -172,6 +173,22 @@ async def test_outcome_that_stays_unknown_is_exit_3(cluster, nursery, lines) -> 
     assert running.report.code == EXIT_UNKNOWN
     last = lines()[-1]
     assert (last["event"], last["code"], last["unknown"], last["unresolved"]) == ("stopped", 3, 1, 1)
+
+
+async def test_clients_and_producer_share_one_time_to_drain(cluster, nursery) -> None:
+    running = await Running.start(nursery, cluster, replace(CONFIG, shutdown=ShutdownConfig(delay_s=0.0, drain_s=2.0)))
+    async with open_http(running.started.http) as http, open_http(running.started.http) as halfway:
+        await http.request("POST", "/api/track", EVENT)
+        cluster.faults.stall()
+        await http.request("POST", "/api/track", EVENT, {"X-Collector-Timeout-Ms": "200"})
+        await halfway.stream.send_all(b"POST /api/track HTTP/1.1\r\nhost: x\r\ncontent-length: 41\r\n\r\n{")
+        await trio.sleep(0.1)
+        started = trio.current_time()
+        running.stop.set()
+        with trio.fail_after(5):
+            await running.ended.wait()
+    took = trio.current_time() - started
+    assert 2.0 + CLOSE_LEAST_S - 0.1 < took < 2.0 + CLOSE_LEAST_S + 0.5
 
 
 async def test_websocket_is_told_to_go_when_the_delay_is_over(cluster, nursery) -> None:

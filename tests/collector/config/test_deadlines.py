@@ -20,6 +20,10 @@ def test_chain_of_the_defaults_holds_with_the_numbers_of_the_design() -> None:
     assert chain.websocket_read_timeout_s > Config().http.ping_s
     assert chain.graceful_timeout_s == Config().shutdown.drain_s
     assert chain.orchestrator_grace_s > Config().shutdown.delay_s + Config().shutdown.drain_s
+    assert any(
+        link.name == "shutdown.delay_s + drain_s + the producer's least grace" and link.value == 16.0 and link.holds
+        for link in chain.links
+    )
     assert chain.broker_user_timeout_s == Config().kafka.request_timeout_s
     assert chain.upstream_max_fails == 0
 

@@ -320,8 +320,8 @@ class PartitionState:
             self.in_flight_at = None
             if moved:
                 self.window.no_pipelining()  # the old leader's last answer is none of the new one's
-            if moved and self.outbox is not None and not self.idle:
-                self.outbox.poke(self)
+            if moved and self.outbox is not None:
+                self.outbox.poke(self)  # idle or not: it was told of us, and has to see that nothing is left
 
     # Time.
 

@@ -282,3 +282,19 @@ async def test_counters_are_off_when_on_resolved_takes_back_the_rest_while_a_rec
         told = (statistics.delivered_total, statistics.not_sent_total, statistics.unknown_total)
         late = (statistics.late_delivered_total, statistics.late_not_sent_total, statistics.late_unknown_total)
         assert (told, late) == ((1, 0, 3), (2, 1, 0))
+
+
+async def test_partition_that_emptied_at_its_old_leader_is_never_sent_from_again(scenario, autojump_clock) -> None:
+    """The new leader's outbox had been told of it, found that it waits, and was not told when it was empty."""
+    async with scenario(brokers=2, metadata_max_age_s=0.5) as s:
+        await s.outcome(b"warm-up")
+        old = s.cluster.partition("events", 0).leader
+        s.cluster.faults.delay(3.0, broker=old)
+        last = s.deliver(b"A")
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"A"))
+        s.cluster.move_leader("events", 0, 3 - old)
+        with last:
+            await last.wait()
+        started = trio.current_time()
+        assert isinstance(await s.outcome(b"B"), Delivered)
+        assert trio.current_time() - started < 1

@@ -1,4 +1,4 @@
-"""The producer bugs that other clients had, one test each (the list is in README.md of kafka_client).
+"""The producer bugs that other clients had, one test each (kafka_client/README.md lists them).
 
 Each test is named after the symptom; its docstring names where it happened.
 """

@@ -203,21 +203,31 @@ class Session:
         try:
             frame = decode_track(data, encoding)
         except FrameFault as fault:
-            self._outbox.say({"op": "error", "code": fault.code, "message": fault.message})
+            if fault.id is None:
+                self._outbox.say({"op": "error", "code": fault.code, "message": fault.message})
+            elif self._follows(fault.id):
+                self._services.ledger.unparsed(size)
+                self._named(fault.id, size, "rejected", code=fault.code, message=fault.message)
             return
-        if frame.id != self._last_id + 1:
-            if self._close_code is None:
-                message = f"id {frame.id} does not follow {self._last_id}: ids start at 1 and grow by one"
-                self._outbox.say({"op": "error", "code": "invalid_id", "message": message})
-            self._end(PROTOCOL_ERROR)
+        if not self._follows(frame.id):
             return
-        self._last_id = frame.id
         if self._ending.is_set():
             self._busy(frame.id, size, "draining", "this connection is about to close")
         elif self._used_bytes + size > self._limits.websocket_credit_bytes:
             self._busy(frame.id, size, "credit", "sent more than the credit that was left")
         else:
             self._track(frame, size, encoding, waiters)
+
+    def _follows(self, id_: int) -> bool:
+        """Take the next message's id; one that does not follow the last ends the session."""
+        if id_ == self._last_id + 1:
+            self._last_id = id_
+            return True
+        if self._close_code is None:
+            message = f"id {id_} does not follow {self._last_id}: ids start at 1 and grow by one"
+            self._outbox.say({"op": "error", "code": "invalid_id", "message": message})
+        self._end(PROTOCOL_ERROR)
+        return False
 
     def _track(self, frame: TrackFrame, size: int, encoding: Encoding, waiters: trio.Nursery) -> None:
         services = self._services

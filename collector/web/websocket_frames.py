@@ -2,8 +2,8 @@
 
 Owns: how a frame is read and written. Refuses to know: sessions, credit, what a body means.
 
-Invariant: whatever a client sends ends in a `TrackFrame` or a `FrameFault`; a track frame's body is the client's bytes,
-unchanged.
+Invariants: whatever a client sends ends in a `TrackFrame` or a `FrameFault`; a track frame's body is the client's
+bytes, unchanged; a fault in a track frame knows its ``id`` wherever that can be read.
 """
 
 from typing import TypeAlias
@@ -13,6 +13,7 @@ import msgspec
 from collector.dialects.base import ClientFault, Encoding
 from collector.dialects.codec import codec_of
 from collector.dialects.scan import Number
+from collector.web.frame_front import front_of
 
 __all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "TrackFrame", "decode_track", "encode"]
 
@@ -24,12 +25,13 @@ ServerFrame: TypeAlias = dict[str, object]
 
 
 class FrameFault(Exception):
-    """A frame that is no track frame. ``code`` is a stable word."""
+    """A frame that is no track frame. ``code`` is a stable word; ``id`` is the message's where it is meant as one."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, id_: int | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.id = id_
 
 
 class TrackFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,11 +91,19 @@ def _decode_slowly(data: bytes, encoding: Encoding) -> TrackFrame:
                     value = int(value) if value.isascii() and value.isdecimal() and len(value) < 19 else value
                 wrong_kind = isinstance(value, Number) or (isinstance(value, bool) and bool not in types)
                 if wrong_kind or not isinstance(value, types):
-                    raise FrameFault("invalid_frame", f"{name} has the wrong type")
+                    raise FrameFault("invalid_frame", f"{name} has the wrong type", _id_in(values))
                 values[name] = value
     except ClientFault as fault:
-        raise FrameFault("invalid_frame", fault.message) from fault
+        # Nested too deep, or broken off: what stands before the body can be read all the same.
+        front = front_of(data, encoding)
+        id_ = _id_in(front) if front.get("op") == "track" else None
+        raise FrameFault("invalid_frame", fault.message, id_) from fault
     return TrackFrame(op="track", body=msgspec.Raw(bytes(members.get("body", b""))), **values)  # type: ignore[arg-type]  # checked
+
+
+def _id_in(values: dict[str, object]) -> int | None:
+    found = values.get("id")
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def encode(frame: ServerFrame, encoding: Encoding) -> dict[str, object]:

@@ -305,9 +305,10 @@ async def test_server_without_room_says_busy(open_web, autojump_clock) -> None:
         ('{"op":"track","api":"heap","body":{}}', "invalid_frame"),
         ('{"op":"track","id":"1","api":"heap","body":{}}', "invalid_frame"),
         ('{"op":"track","id":true,"api":"heap","body":{}}', "invalid_frame"),
-        ('{"op":"track","id":1,"api":7,"body":{}}', "invalid_frame"),
-        ('{"op":"track","id":1,"api":"heap","again":1,"body":{}}', "invalid_frame"),
-        ('{"op":"track","id":1,"api":"heap","body":' + "[" * 100_000 + "}", "invalid_frame"),
+        ('{"op":"track","id":1.0,"api":7,"body":{}}', "invalid_frame"),
+        ('{"op":"track","id":12', "invalid_frame"),
+        ('{"op":"sing","id":1,"body":' + "[" * 100_000 + "}", "invalid_frame"),
+        (b"\x83\xa2id\x01\xa4body" + b"\x91" * 2000, "invalid_frame"),
         (b"\xc1\xff", "invalid_frame"),
         (b"", "invalid_frame"),
         ("", "invalid_frame"),
@@ -325,6 +326,49 @@ async def test_frame_that_is_none_is_answered_with_an_error_and_the_session_goes
         assert client.upto() == 1
         assert client.closed() is None
     web.assert_idle()
+
+
+DEEP = "[" * 1100 + "]" * 1100
+MSGPACK_FRONT = msgspec.msgpack.encode({"op": "track", "id": 1, "key": "k" * 100, "deadline_ms": 500, "api": "heap"})
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"op":"track","id":1,"api":7,"body":{}}',
+        '{"op":"track","id":1,"api":null,"body":{}}',
+        '{"op":"track","id":1,"api":"heap","key":5,"body":{}}',
+        '{"api":"heap","again":1,"body":{},"id":1,"op":"track"}',
+        '{"op":"track","id":1,"api":"heap","again":null,"body":{}}',
+        '{"op":"track","id":1,"api":"heap","deadline_ms":499.7,"body":{}}',
+        '{"op":"track","id":1,"api":"heap","body":{"a":' + DEEP + "}}",
+        ' { "id" : 1 , "key":"\\"{" , "op" : "track" , "body" : ' + "[" * 100_000 + "}",
+        '{"op":"track","id":1,"api":"heap","body":{"event":}}',
+        b"\x86" + MSGPACK_FRONT[1:] + b"\xa4body" + b"\x91" * 2000 + b"\x01",
+        b"\xde\x00\x06" + MSGPACK_FRONT[1:] + b"\xa4body\xc1",
+    ],
+)
+async def test_faulty_message_with_a_readable_id_is_rejected_under_it(web, autojump_clock, frame) -> None:
+    async with connected(web) as client:
+        await client.send(frame)
+        client.next_id = 2
+        await client.track()
+        await settle()
+        assert client.frames("error") == []
+        assert (client.named()[1]["status"], client.named()[1]["code"]) == ("rejected", "invalid_frame")
+        assert client.upto() == 2
+        good = msgspec.json.encode({"op": "track", "id": 2, "api": "heap", "body": BODY})
+        assert client.credit() == len(frame) + len(good)
+        assert client.closed() is None
+    web.assert_idle()
+
+
+async def test_faulty_message_whose_id_does_not_follow_closes_with_1002(web, autojump_clock) -> None:
+    async with connected(web) as client:
+        await client.send('{"op":"track","id":2,"api":7,"body":{}}')
+        await client.ended.wait()
+        assert client.frames("error")[0]["code"] == "invalid_id"
+        assert client.closed() == 1002
 
 
 async def test_id_that_does_not_follow_closes_with_1002_after_what_is_in_work(web, autojump_clock) -> None:

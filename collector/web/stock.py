@@ -13,6 +13,7 @@ does by itself, and what is done about it (each is reproduced on the untouched s
   them (`_Context`).
 - A connection that its client closed stays until ``keep_alive_timeout``, with its tasks and its socket: its idle task
   is ended here, and not started again (`Connection`).
+- It answers a refused websocket handshake, and keeps the connection for ever: `Websocket`.
 - A websocket message above the limit is refused, but what follows is kept all the same, without bound; deflated frames
   inflate without bound; and one that sends before we accepted is dropped without a word to the application:
   `Websocket`.
@@ -40,7 +41,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.events import Event as ConnectionEvent
-from hypercorn.protocol.events import Body, Data, Event, Request, StreamClosed
+from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ASGIFramework
@@ -60,6 +61,9 @@ log = get_logger("stock")
 
 #: How long a client may take to answer our close frame before its connection is cut.
 CLOSE_WAIT_S = 2.0
+
+#: What a request for a websocket hears that is no handshake.
+NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
 
 #: The attribute of Hypercorn's ``Config`` that asks for our connection class.
 LIMITS_ATTRIBUTE = "collector_limits"
@@ -208,9 +212,27 @@ class Websocket(WSStream):
             event = replace(event, headers=headers)
         early = isinstance(event, Body | Data) and not self.closed and not self.handshake.accepted
         await super().handle(event)
+        if isinstance(event, Request) and self.closed and self.app_put is None:
+            # It answered that this is no handshake, and would keep the connection for ever.
+            await self.send(StreamClosed(stream_id=self.stream_id))
         if early and self.app_put is not None:
             await self.app_put({"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value})
             await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        if status_code != 400 or self.app_put is not None:
+            await super()._send_error_response(status_code)
+            return
+        # Source: RFC 6455 section 4.4: the version that is supported stands in the refusal.
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(NO_HANDSHAKE)).encode()),
+            (b"sec-websocket-version", b"13"),
+            (b"connection", b"close"),
+        ]
+        await self.send(Response(stream_id=self.stream_id, status_code=status_code, headers=headers))
+        await self.send(Body(stream_id=self.stream_id, data=NO_HANDSHAKE))
+        await self.send(EndBody(stream_id=self.stream_id))
 
     async def _handle_events(self) -> None:  # noqa: ASYNC910  # Hypercorn's shape
         """As Hypercorn's, except that after a message too big everything is read and dropped, but the answer to

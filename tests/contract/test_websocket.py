@@ -101,6 +101,38 @@ async def test_closing_with_a_full_queue_stock_never_ends_the_connection(stock) 
         assert not await server.wait_left(0, 1.0), "Hypercorn ends the connection now: must sessions still read on?"
 
 
+REFUSED = (
+    (b"sec-websocket-version: 13", b"sec-websocket-version: 8"),
+    (b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b""),
+)
+
+
+@pytest.mark.parametrize(("good", "bad"), REFUSED)
+async def test_refused_handshake_stock_never_ends_the_connection(stock, good, bad) -> None:
+    async with stock(Application(), keep_alive_timeout=0.2) as server:
+        async with await server.connect() as client:
+            await client.send_all((UPGRADE % b"").replace(good, bad))
+            assert b" 400 " in await client.receive_some()
+            with trio.move_on_after(0.6) as waiting:
+                await client.receive_some()
+            assert waiting.cancelled_caught, "Hypercorn closes the connection now: is the cure still needed?"
+
+
+@pytest.mark.parametrize(("good", "bad"), REFUSED)
+async def test_refused_handshake_ours_says_why_and_closes(ours, good, bad) -> None:
+    async with ours(Application(), CONFIG) as server:
+        async with await server.connect() as client:
+            await client.send_all((UPGRADE % b"").replace(good, bad))
+            received = b""
+            with trio.fail_after(2):
+                async for data in client:
+                    received += data
+        assert received.startswith(b"HTTP/1.1 400 ")
+        assert b"sec-websocket-version: 13\r\n" in received.lower()
+        assert b"no websocket handshake" in received
+        assert await server.wait_left(0, 1.0)
+
+
 async def test_aborting_ours_frees_a_connection_that_nobody_reads(ours) -> None:
     handles = []
 

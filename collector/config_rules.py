@@ -34,6 +34,8 @@ _MAY_BE_ZERO = frozenset(
         "limits.bad_events_per_s",
     }
 )
+# What the kernel takes: a C int; a TCP_USER_TIMEOUT of 0 ms would be none.
+_KERNELS: dict[str, tuple[float, float]] = {"http.backlog": (1, 2**31 - 1), "http.send_timeout_s": (0.001, 2_000_000)}
 # Source: Kafka's org.apache.kafka.common.internals.Topic: legal characters and maximal length.
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _ORIGIN = re.compile(r"(\*|https?://[^/\s]+)\Z")
@@ -71,6 +73,9 @@ def _numbers(config: Config) -> Iterator[Problem]:
                     yield path, f"expected 0 or more, got {value}"
             elif not value > 0:
                 yield path, f"expected more than 0, got {value}"
+            least, most = _KERNELS.get(path, (value, value))
+            if not least <= value <= most:
+                yield path, f"expected {least} to {most}, got {value}"
 
 
 def _addresses(config: Config) -> Iterator[Problem]:

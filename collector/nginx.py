@@ -207,6 +207,11 @@ def _maps(config: Config, dialects: Sequence[Dialect]) -> str:
         "    '~^[A-Za-z0-9._:/+=-]{1,128}$' $http_x_request_id;",
         "    default $request_id;",
         "}",
+        "# HTTP/1.0 needs no Host; HTTP/1.1, which the collector is spoken to, does.",
+        "map $http_host $upstream_host {",
+        "    '' localhost;",
+        "    default $http_host;",
+        "}",
         "map $http_upgrade $upgrade_connection {",
         "    '' '';",
         "    default upgrade;",
@@ -310,7 +315,7 @@ def _server(config: Config, chain: DeadlineChain, dialects: Sequence[Dialect], l
 
 def _proxy_headers() -> list[str]:
     return [
-        "    proxy_set_header Host $http_host;",
+        "    proxy_set_header Host $upstream_host;",
         "    proxy_set_header X-Request-Id $passed_request_id;",
         "    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
         "    proxy_set_header X-Forwarded-Proto $scheme;",

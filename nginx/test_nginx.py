@@ -154,6 +154,16 @@ async def test_request_passes_unchanged_and_the_connection_is_kept(tmp_path: Pat
         assert headers["x-forwarded-for"] == "127.0.0.1"
 
 
+async def test_request_of_http_1_0_without_a_host_gets_one(tmp_path: Path) -> None:
+    async with open_pair(tmp_path) as (nginx, upstream, _):
+        host, _, port = nginx.address.rpartition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(b"POST /v1/track HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+            answer = b"".join([chunk async for chunk in stream])
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert upstream.requests[0][1]["host"] == "localhost"
+
+
 async def test_request_id_that_is_none_is_replaced(tmp_path: Path) -> None:
     async with open_pair(tmp_path) as (_, upstream, client):
         await client.post("/v1/track", content=b"{}", headers={"X-Request-Id": 'a b"c'})

@@ -27,6 +27,7 @@ from collector.web.head import timeout_of
 from collector.web.inflate import Inflater, inflater_for
 from collector.web.pages import page_for
 from collector.web.services import Services, now_ms
+from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 
 __all__ = ["Exchange"]
 
@@ -77,7 +78,8 @@ class Exchange:
         if head.method == "OPTIONS":
             await self._body.discard(services.config.limits)
             return Answer(status=200, body=b"")
-        match = services.routes.find(head.method, head.path)
+        # The websocket path begins like a dialect's and is none.
+        match = None if head.path == WEBSOCKET_PATH else services.routes.find(head.method, head.path)
         if match is None:
             await self._body.discard(services.config.limits)
             return page_for(head.method, head.path, services.lifecycle, services.routes)

@@ -109,7 +109,7 @@ class HeadReader:
         request_id = headers.get("x-request-id", "") if believed else ""
         return RequestHead(
             method=scope.get("method", "GET"),
-            path=scope["path"],
+            path=_path_of(scope["path"]),
             query_string=scope.get("query_string", b""),
             headers=headers,
             ip=self._client_ip(peer, headers.get("x-forwarded-for")) if believed else peer,
@@ -128,6 +128,16 @@ class HeadReader:
             if not trusted:
                 break
         return address
+
+
+def _path_of(target: str) -> str:
+    """The path, also of a target in absolute form, which every server must accept (RFC 9112, 3.2.2)."""
+    if target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        return target
+    return "/" + rest.partition("/")[2]
 
 
 def parse_query(query_string: bytes) -> dict[str, str]:

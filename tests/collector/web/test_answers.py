@@ -91,7 +91,15 @@ async def test_pages(web, autojump_clock) -> None:
     assert (await web.request("GET", "/healthz")).body == b"ok\n"
     assert (await web.request("GET", "/readyz")).body == b"ready\n"
     assert (await web.request("POST", "/readyz")).status == 405
-    assert (await web.request("GET", "/v1/ws")).status == 400
+    plain = await web.request("GET", "/v1/ws")
+    assert (plain.status, plain.body) == (400, b"this path speaks websocket: upgrade the connection\n")
+
+
+async def test_target_in_absolute_form_is_its_path(web, autojump_clock) -> None:
+    body = {"writeKey": "w", "userId": "u", "event": "e"}
+    assert (await web.request("POST", "http://collector.example/v1/track", body)).status == 200
+    assert (await web.request("GET", "HTTP://collector.example")).status == 200
+    assert (await web.request("GET", "ftp://collector.example/")).status == 404
 
 
 async def test_request_id_of_a_trusted_proxy_is_kept_and_others_are_made_up(web, autojump_clock) -> None:

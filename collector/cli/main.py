@@ -62,24 +62,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     assert module is not None
     try:
         return module.run(arguments)
-    except BrokenPipeError:
-        # Whoever read our output has had enough. Nothing of it may be flushed at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # the rim of the command line: one line for what can be mended, else the traceback
-        line = _mendable_line(error)
+        if isinstance(_lone(error), BrokenPipeError):
+            # Whoever read our output has had enough. Nothing of it may be flushed at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        line = _mendable_line(_lone(error))
         if line is None:
             raise
         print(f"collector {called}: {line}", file=sys.stderr)
         return 2
 
 
-def _mendable_line(error: BaseException) -> str | None:
-    """The one line of an error that the operator can mend; None for a bug."""
+def _lone(error: BaseException) -> BaseException:
+    """What a nursery wrapped, where it is one exception."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
+    return error
+
+
+def _mendable_line(error: BaseException) -> str | None:
+    """The one line of an error that the operator can mend; None for a bug."""
     # By name: a command that failed has imported the class already, and no other need be.
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     return str(error) if names & _MENDABLE else None

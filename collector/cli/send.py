@@ -168,8 +168,12 @@ class _Sending:
                 self._tally.read += len(batch.lines)
                 events = batch.check(api)
                 try:
-                    await client.batch(events)
-                    self._tally.accepted += len(events)
+                    accepted = await client.batch(events)
+                    self._tally.accepted += len(events) - accepted.rejected
+                    if accepted.rejected:
+                        self._tally.refuse(
+                            accepted.rejected, batch.where, f"{accepted.rejected} of them, see the bad topic"
+                        )
                 except Refused as error:
                     self._tally.refuse(len(events), batch.where, str(error))
                 finally:

@@ -27,7 +27,9 @@ ATTEMPT_S = 15.0
 BODY_BYTES = 1024 * 1024
 """Where a batch is cut. The server takes 4 MiB; smaller requests fail smaller."""
 
+#: Of a 503: those delivered or spooled are in the log, those unknown may be.
 _IN_THE_LOG = re.compile(r"\b(?:delivered|spooled|unknown)=(\d+)")
+_REJECTED = re.compile(r"\brejected=(\d+)")
 
 OnRetry = Callable[[RetryDetails], object]
 
@@ -110,12 +112,13 @@ class TrackClient:
                 encoded.append(encode_event(event, self._api))
             except EventError as error:
                 raise EventError(f"event {position}: {error}") from error
-        attempts, request_id = 0, None
+        attempts, rejected, request_id = 0, 0, None
         for part in _cut(encoded, self._api.batch_events):
             accepted = await self._post(part)
             attempts, request_id = attempts + accepted.attempts, accepted.request_id
+            rejected += accepted.rejected
         await anyio.lowlevel.checkpoint()
-        return Accepted(events=len(encoded), attempts=attempts, request_id=request_id)
+        return Accepted(events=len(encoded), rejected=rejected, attempts=attempts, request_id=request_id)
 
     def __repr__(self) -> str:
         return (
@@ -132,14 +135,16 @@ class TrackClient:
             answer, failure, maybe = await self._attempt(body)
             if answer is not None and answer.status_code == 200:
                 self.uncertain_events = before
-                self.accepted_total += len(events)
-                return Accepted(events=len(events), attempts=attempt, request_id=answer.headers.get("x-request-id"))
+                rejected = _counted(_REJECTED, answer)
+                self.accepted_total += len(events) - rejected
+                request_id = answer.headers.get("x-request-id")
+                return Accepted(events=len(events), rejected=rejected, attempts=attempt, request_id=request_id)
             unknown = len(events) if maybe else 0
             if answer is not None:
                 self.uncertain_events = uncertain_until_now
                 _raise_if_final(answer)
                 failure = f"answered {answer.status_code} {_sentence(answer)}".rstrip()
-                unknown = _may_be_in_the_log(answer)
+                unknown = _counted(_IN_THE_LOG, answer)
             self.uncertain_events = max(uncertain_until_now, before + unknown)
             wait = pause_s(
                 attempt, retry_after_s(answer.headers.get("retry-after")) if answer is not None else None, self._rng
@@ -167,10 +172,9 @@ class TrackClient:
         return None, f"no answer within {ATTEMPT_S:g} s", True
 
 
-def _may_be_in_the_log(answer: httpx.Response) -> int:
-    """How many events of a 503 may be in the log: those delivered or spooled are, those unknown may be."""
-    line = answer.headers.get("x-collector-outcome", "")
-    return sum(int(number) for number in _IN_THE_LOG.findall(line))
+def _counted(words: re.Pattern[str], answer: httpx.Response) -> int:
+    """How many events an answer says to have come to these words."""
+    return sum(int(number) for number in words.findall(answer.headers.get("x-collector-outcome", "")))
 
 
 def _cut(events: Sequence[bytes], highest: int) -> list[Sequence[bytes]]:

@@ -40,9 +40,12 @@ class Unreachable(ClientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """Every event is in Kafka or on the collector's disk."""
+    """Every event is in Kafka or on the collector's disk, but for those that were bad beside good ones."""
 
     events: int
+    """All of them, the ``rejected`` ones included."""
+    rejected: int = 0
+    """Bad for good, among good ones of the same request: they went to the collector's bad topic."""
     attempts: int
     request_id: str | None = None
 

@@ -8,6 +8,7 @@ Invariant: everything temporary is 503 with Retry-After and its counts, everythi
 """
 
 import random
+from dataclasses import replace
 from typing import assert_never
 
 from collector.dialects.base import Answer, ClientFault, Dialect, Route
@@ -34,7 +35,11 @@ def answer_for(dialect: Dialect, route: Route, verdict: Verdict) -> Answer:
     """What the client of this route reads."""
     match verdict.kind:
         case Kind.ACCEPTED:
-            return dialect.accepted(route)
+            answer = dialect.accepted(route)
+            if verdict.counts.rejected:  # else a client whose batch had bad events could not know
+                headers = (*answer.headers, ("x-collector-outcome", verdict.outcome_line()))
+                answer = replace(answer, headers=headers)
+            return answer
         case Kind.REFUSED:
             return dialect.refused(route, verdict.fault or ClientFault("rejected", "no event was accepted"))
         case Kind.UNAVAILABLE:

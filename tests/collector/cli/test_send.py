@@ -157,6 +157,17 @@ def test_rejected_events_are_named_by_line_and_exit_4(tmp_path: Path, capsys: py
     assert err == f"refused {path}, line 3: too_long: event is too long\n"
 
 
+def test_bad_events_of_an_accepted_batch_are_counted_and_exit_4(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(f"{EVENT}\n" * 3)
+    outcome = "delivered=2, spooled=0, rejected=1, not_sent=0, unknown=0"
+    with http_server(lambda *_: (200, {"x-collector-outcome": outcome}, b"{}")) as (url, _):
+        assert main(["send", str(file), "--url", url, "--key", "k"]) == 4
+    assert capsys.readouterr().out.startswith("2 of 3 events accepted, 1 refused in ")
+
+
 def test_a_refused_request_says_the_servers_words_and_exits_4(capsys: pytest.CaptureFixture[str]) -> None:
     refusal = json.dumps({"code": "invalid_key", "message": "no such key [x]"}).encode()
     with http_server(lambda _number, _body: (400, {}, refusal)) as (url, _):

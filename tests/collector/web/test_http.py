@@ -28,6 +28,7 @@ async def test_batch_with_good_and_bad_is_answered_200_and_the_bad_go_to_the_bad
     events = [{"identity": "u", "event": "good"}, {"identity": "u", "event": 7}, {"identity": "v", "event": "good"}]
     answer = await web.request("POST", "/api/track", {"app_id": "a", "events": events})
     assert answer.status == 200
+    assert answer.headers["x-collector-outcome"] == "delivered=2, spooled=0, rejected=1, not_sent=0, unknown=0"
     assert len(web.values()) == 2
     assert [bad["position"] for bad in web.values("events-bad")] == [1]
     assert (web.books.delivered_total, web.books.rejected_total, web.books.bad_written_total) == (2, 1, 1)

@@ -9,10 +9,14 @@ pytest imports this module at every start, so nothing but pytest is imported at 
         [event] = await received_events(1)
         assert event.body == signup and event.key == b"u1"
 
+    from kafka_client import Record
+
     async def test_a_lost_acknowledgement_is_no_duplicate(kafka_broker, kafka_producer, assert_nothing_left):
         kafka_broker.faults.drop_answer()
         await kafka_producer.send(Record("events", b"hello"))
         assert kafka_broker.values("events") == [b"hello"]
+
+The suite needs ``trio_mode = true`` in pytest's configuration (pytest-trio), or ``@pytest.mark.trio`` on each test.
 
 What there is, and what it gives:
 

@@ -7,7 +7,15 @@ Invariant: a broker that is away for an hour costs two lines, not one a try.
 """
 
 from collector.log import get_logger
-from kafka_client.observe import OperatorError, ProducerObserver
+from kafka_client.observe import (
+    BrokerConnected,
+    BrokerDisconnected,
+    IdentityChanged,
+    MetadataFailed,
+    MetadataRefreshed,
+    OperatorError,
+    ProducerObserver,
+)
 
 __all__ = ["ProducerLog"]
 
@@ -21,27 +29,29 @@ class ProducerLog(ProducerObserver):
         self._away: set[int] = set()
         self._unasked = False
 
-    def connected(self, broker: int, address: str) -> None:
-        self._away.discard(broker)
-        log.info("connected to a broker", broker=broker, address=address)
+    def connected(self, event: BrokerConnected) -> None:
+        self._away.discard(event.broker)
+        log.info("connected to a broker", broker=event.broker, address=event.address)
 
-    def disconnected(self, broker: int, address: str, reason: str) -> None:
-        if broker not in self._away:
-            self._away.add(broker)
-            log.warning("a broker is away", broker=broker, address=address, reason=reason)
+    def disconnected(self, event: BrokerDisconnected) -> None:
+        if event.idle:
+            log.info("an idle connection was closed", broker=event.broker, address=event.address, reason=event.reason)
+        elif event.broker not in self._away:
+            self._away.add(event.broker)
+            log.warning("a broker is away", broker=event.broker, address=event.address, reason=event.reason)
 
-    def metadata_refreshed(self, brokers: int, topics: int) -> None:
+    def metadata_refreshed(self, event: MetadataRefreshed) -> None:
         if self._unasked:
             self._unasked = False
-            log.info("the cluster answers again", brokers=brokers, topics=topics)
+            log.info("the cluster answers again", brokers=event.brokers, topics=event.topics)
 
-    def metadata_failed(self, address: str, reason: str) -> None:
+    def metadata_failed(self, event: MetadataFailed) -> None:
         if not self._unasked:
             self._unasked = True
-            log.warning("the cluster does not answer", address=address, reason=reason)
+            log.warning("the cluster does not answer", address=event.address, reason=event.reason)
 
-    def identity_changed(self, producer_id: int, epoch: int) -> None:
-        log.info("producer identity", producer_id=producer_id, epoch=epoch)
+    def identity_changed(self, event: IdentityChanged) -> None:
+        log.info("producer identity", producer_id=event.producer_id, epoch=event.epoch)
 
     def operator_error(self, error: OperatorError) -> None:
         log.error("Kafka refuses, and somebody has to mend it", error=error.reason, code=error.code, scope=error.scope)

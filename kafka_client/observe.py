@@ -1,40 +1,183 @@
-"""What the producer tells about itself: statistics to be read, and an observer to be called.
+"""What the producer tells about itself: events for an observer, and statistics to be read.
 
-Owns: the shapes. Refuses to know: metrics, logs, and who looks.
+Owns: the shapes. Refuses to know: metrics, traces, logs, and who looks.
 
-Observer methods are synchronous, must be quick and must not raise: they run inside the producer's tasks, once per batch
-or rarer, never per record.
+An observer is a subclass of `ProducerObserver` with the methods that it wants; each gets one frozen event, so that an
+event can grow without breaking anybody. The methods are synchronous, must be quick and must not raise: they run inside
+the producer's tasks, once or twice per batch or rarer, never per record. Times in events are on Trio's clock.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kafka_client.sending.hold import OperatorError
 
-__all__ = ["BrokerStatistics", "OperatorError", "PartitionStatistics", "ProducerObserver", "ProducerStatistics"]
+__all__ = [
+    "BatchEnded",
+    "BatchRetried",
+    "BatchWritten",
+    "BrokerConnected",
+    "BrokerDisconnected",
+    "BrokerStatistics",
+    "BrokerThrottled",
+    "IdentityChanged",
+    "LeaderChanged",
+    "MetadataFailed",
+    "MetadataRefreshed",
+    "OperatorError",
+    "PartitionStatistics",
+    "ProducerObserver",
+    "ProducerStatistics",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConnected:
+    """A connection for Produce requests was opened."""
+
+    broker: int
+    address: str
+    """``host:port``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerDisconnected:
+    """A connection for Produce requests could not be opened, or ended."""
+
+    broker: int
+    address: str
+    reason: str
+    idle: bool
+    """Nothing was in flight and nothing waited for it: brokers close such connections after ten minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerThrottled:
+    """A broker asked for a pause (KIP-219); nothing is sent to it meanwhile."""
+
+    broker: int
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataRefreshed:
+    """An answer about the cluster came."""
+
+    brokers: int
+    topics: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataFailed:
+    """The cluster could not be asked."""
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderChanged:
+    """Metadata, or a broker's hint (KIP-951), names another leader."""
+
+    topic: str
+    partition: int
+    leader: int | None
+    """None: nobody, for now."""
+    leader_epoch: int
+    """-1: the broker does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityChanged:
+    """New sequences start under another producer id or epoch."""
+
+    producer_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchWritten:
+    """An attempt started: the batch is handed to a connection."""
+
+    broker: int
+    topic: str
+    partition: int
+    attempt: int
+    """From 1."""
+    records: int
+    size_bytes: int
+    """On the wire, compressed."""
+    producer_id: int
+    epoch: int
+    base_sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRetried:
+    """An attempt failed and the batch goes out again: as it is, in halves, or without what the broker refused."""
+
+    topic: str
+    partition: int
+    attempt: int
+    """The one that failed, from 1."""
+    records: int
+    code: int | None
+    """Kafka's error code; None: the connection was lost, or the answer said nothing of the batch."""
+    reason: str
+    """The code's name, or what was lost."""
+    tainted: bool
+    """It may be in the log already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchEnded:
+    """A batch was resolved."""
+
+    topic: str
+    partition: int
+    outcome: Literal["delivered", "not_sent", "unknown"]
+    records: int
+    size_bytes: int
+    """On the wire, compressed."""
+    attempts: int
+    age_s: float
+    """Since it was sealed."""
+    waited_s: float
+    """Before that, its oldest record in the queue."""
 
 
 class ProducerObserver:
     """Override what you want to hear of."""
 
-    def connected(self, broker: int, address: str) -> None:
+    def connected(self, event: BrokerConnected) -> None:
         """A connection for Produce requests was opened."""
 
-    def disconnected(self, broker: int, address: str, reason: str) -> None:
-        """A connection for Produce requests could not be opened, or was lost."""
+    def disconnected(self, event: BrokerDisconnected) -> None:
+        """A connection for Produce requests could not be opened, or ended."""
 
-    def metadata_refreshed(self, brokers: int, topics: int) -> None:
+    def throttled(self, event: BrokerThrottled) -> None:
+        """A broker asked for a pause."""
+
+    def metadata_refreshed(self, event: MetadataRefreshed) -> None:
         """An answer about the cluster came."""
 
-    def metadata_failed(self, address: str, reason: str) -> None:
+    def metadata_failed(self, event: MetadataFailed) -> None:
         """The cluster could not be asked."""
 
-    def identity_changed(self, producer_id: int, epoch: int) -> None:
+    def leader_changed(self, event: LeaderChanged) -> None:
+        """A partition that was produced to has another leader, or none."""
+
+    def identity_changed(self, event: IdentityChanged) -> None:
         """New sequences start under another producer id or epoch."""
 
-    def batch_ended(
-        self, topic: str, partition: int, outcome: str, *, records: int, size_bytes: int, attempts: int, age_s: float
-    ) -> None:
-        """A batch was resolved: ``delivered``, ``not_sent`` or ``unknown``; ``age_s`` since it was sealed."""
+    def batch_written(self, event: BatchWritten) -> None:
+        """An attempt started."""
+
+    def batch_retried(self, event: BatchRetried) -> None:
+        """An attempt failed, another follows."""
+
+    def batch_ended(self, event: BatchEnded) -> None:
+        """A batch was resolved."""
 
     def operator_error(self, error: OperatorError) -> None:
         """A state that people have to mend was entered."""

@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import trio
 
@@ -21,7 +22,15 @@ from kafka_client.buffer.run import Run
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress, ClusterSnapshot, LeaderInfo, TopicSnapshot
 from kafka_client.config import ProducerConfig
 from kafka_client.errors import ConnectionLost, SecurityError
-from kafka_client.observe import ProducerObserver
+from kafka_client.observe import (
+    BatchEnded,
+    BatchRetried,
+    IdentityChanged,
+    LeaderChanged,
+    MetadataFailed,
+    MetadataRefreshed,
+    ProducerObserver,
+)
 from kafka_client.wire.error_codes import ErrorRow, error_row
 from kafka_client.wire.init_producer_id import InitProducerIdResponse
 from kafka_client.wire.metadata import MetadataResponse
@@ -179,16 +188,33 @@ class Dispatch:
             self._observer.operator_error_cleared(error)
             self.urge_all()
 
-    def batch_ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
+    def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
+        """Tell the observer."""
+        self._observer.batch_retried(
+            BatchRetried(
+                topic=batch.partition.topic,
+                partition=batch.partition.partition,
+                attempt=batch.attempts,
+                records=batch.count,
+                code=code,
+                reason=reason,
+                tainted=batch.tainted,
+            )
+        )
+
+    def batch_ended(self, batch: SealedBatch, outcome: Literal["delivered", "not_sent", "unknown"], now: float) -> None:
         """Tell the observer."""
         self._observer.batch_ended(
-            batch.partition.topic,
-            batch.partition.partition,
-            outcome,
-            records=batch.count,
-            size_bytes=len(batch.wire),
-            attempts=batch.attempts,
-            age_s=now - batch.sealed_at,
+            BatchEnded(
+                topic=batch.partition.topic,
+                partition=batch.partition.partition,
+                outcome=outcome,
+                records=batch.count,
+                size_bytes=len(batch.wire),
+                attempts=batch.attempts,
+                age_s=now - batch.sealed_at,
+                waited_s=batch.sealed_at - batch.called_at,
+            )
         )
 
     def starved(self) -> None:
@@ -274,7 +300,7 @@ class Dispatch:
         self.last_cluster_error = str(error)
         if isinstance(error, SecurityError):
             self.connection_refused(CLUSTER, "SECURITY", str(error))
-        self._observer.metadata_failed(address, str(error))
+        self._observer.metadata_failed(MetadataFailed(address=address, reason=str(error)))
 
     def metadata_arrived(self, response: MetadataResponse) -> float | None:
         """Take an answer in; returns after how many seconds to ask again, None when nothing is missing."""
@@ -287,7 +313,7 @@ class Dispatch:
             known = self.snapshot.topics.get(name)
             if known is not None and name in answered:
                 self._apply_topic(topic, known, now)
-        self._observer.metadata_refreshed(len(response.brokers), len(response.topics))
+        self._observer.metadata_refreshed(MetadataRefreshed(brokers=len(response.brokers), topics=len(response.topics)))
         missing = [topic for topic in self.topics.values() if self._lacks(topic)]
         if not missing:
             self._metadata_failures = 0
@@ -331,7 +357,14 @@ class Dispatch:
 
     def _lead(self, partition: PartitionState, leader: LeaderInfo, now: float) -> None:
         number = leader.leader
-        if number is None or number not in self.snapshot.brokers:
+        if number not in self.snapshot.brokers:
+            number = None
+        if number != partition.leader:
+            tp = partition.tp
+            self._observer.leader_changed(
+                LeaderChanged(topic=tp.topic, partition=tp.partition, leader=number, leader_epoch=leader.epoch)
+            )
+        if number is None:
             if partition.leader is not None:
                 self.topics[partition.tp.topic].sticky.leave(partition.tp.partition)
             partition.lead_by(None, leader.epoch, None, now)
@@ -345,7 +378,8 @@ class Dispatch:
         if self.identity.wanted:
             self._want_producer_id()
         else:
-            self._observer.identity_changed(self.identity.current.producer_id, self.identity.current.epoch)
+            current = self.identity.current
+            self._observer.identity_changed(IdentityChanged(producer_id=current.producer_id, epoch=current.epoch))
 
     # Time, and the end.
 

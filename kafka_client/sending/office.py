@@ -5,7 +5,7 @@ So the state machine of one partition runs in a test without either.
 Owns: the names. Refuses to know: who implements them (`kafka_client.sending.topic`, `kafka_client.sending.dispatch`).
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from kafka_client.config import ProducerConfig
 from kafka_client.wire.error_codes import ErrorRow
@@ -64,7 +64,11 @@ class Office(Protocol):
         """A batch of the topic was acknowledged: whatever stood against it or the producer is over."""
         ...
 
-    def batch_ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
+    def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
+        """Tell the observer."""
+        ...
+
+    def batch_ended(self, batch: SealedBatch, outcome: Literal["delivered", "not_sent", "unknown"], now: float) -> None:
         """Tell the observer."""
         ...
 

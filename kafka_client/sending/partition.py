@@ -10,7 +10,7 @@ has at most one due time, `due`.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from kafka_client.buffer.budget import ByteBudget
 from kafka_client.buffer.delivery import FOREVER_S
@@ -215,13 +215,15 @@ class PartitionState:
     def unanswered(self, batch: SealedBatch, now: float) -> None:
         """The answer said nothing of this batch."""
         self._back_off(now)
-        self.lost(batch)
+        self.lost(batch, "the answer said nothing of it")
 
-    def lost(self, batch: SealedBatch) -> None:
+    def lost(self, batch: SealedBatch, reason: str = "the connection was lost") -> None:
         """The connection ended, or the answer said nothing of this batch: it may have been appended."""
         self.window.again(batch, taints=True)
         if batch.phase is Phase.ENDED:
             self._office.room_made()
+        else:
+            self._office.batch_retried(batch, None, reason)
         self._drained()
 
     def answered(self, batch: SealedBatch, result: PartitionResult, now: float) -> None:
@@ -265,6 +267,7 @@ class PartitionState:
             self._final(batch, row, result, decision.taints, now)
             return
         window.again(batch, taints=decision.taints)
+        office.batch_retried(batch, row.code, row.name)
         match step:
             case Step.AGAIN:
                 self._back_off(now)
@@ -309,7 +312,7 @@ class PartitionState:
         if self._failures > 1 or not first_free:
             self.not_before = now + self._office.backoff_s(self._failures)
 
-    def _ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
+    def _ended(self, batch: SealedBatch, outcome: Literal["delivered", "not_sent", "unknown"], now: float) -> None:
         self._office.batch_ended(batch, outcome, now)
         self._office.room_made()
 

@@ -23,7 +23,7 @@ from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress
 from kafka_client.config import Connector, ProducerConfig
 from kafka_client.errors import ConnectionLost, ProtocolError, SecurityError
 from kafka_client.network.connection import Connection, open_connection
-from kafka_client.observe import ProducerObserver
+from kafka_client.observe import BatchWritten, BrokerConnected, BrokerDisconnected, BrokerThrottled, ProducerObserver
 from kafka_client.wire import produce
 from kafka_client.wire.produce import PartitionBatch, ProduceRequest
 
@@ -90,7 +90,7 @@ class Sender:
                 self.connected = True
                 self.connections_opened_total += 1
                 self._dispatch.connection_works(self._broker)
-                self._observer.connected(self._broker, where)
+                self._observer.connected(BrokerConnected(broker=self._broker, address=where))
                 await self._drive(connection, address)
             reason = "closed by us: to ask for the versions again, or because the broker moved"
         except _NoVersion as error:
@@ -108,7 +108,9 @@ class Sender:
         idle = not self.outbox.requests and not self.outbox.has_work
         self.outbox.lost()
         self._dispatch.want_metadata()
-        self._observer.disconnected(self._broker, where, reason)
+        self._observer.disconnected(
+            BrokerDisconnected(broker=self._broker, address=where, reason=reason, idle=idle and not operator)
+        )
         if operator:
             return self._config.operator_retry_s
         if idle:
@@ -137,6 +139,7 @@ class Sender:
             if request is None:
                 await self.alarm.wait(outbox.due())
                 continue
+            self._tell_written(request)
             batches = self._batches(request)
             version = newest if all(batch.topic_id is not None for batch in batches) else named
             body = produce.encode_request_parts(ProduceRequest(batches=batches, timeout_ms=self._timeout_ms), version)
@@ -146,6 +149,22 @@ class Sender:
         """Whether metadata gives the broker another address now."""
         now = self._address(self._broker)
         return now is not None and now != address
+
+    def _tell_written(self, request: Request) -> None:
+        for partition, batch in request.batches:
+            self._observer.batch_written(
+                BatchWritten(
+                    broker=self._broker,
+                    topic=partition.tp.topic,
+                    partition=partition.tp.partition,
+                    attempt=batch.attempts,
+                    records=batch.count,
+                    size_bytes=len(batch.wire),
+                    producer_id=batch.state.producer_id,
+                    epoch=batch.state.epoch,
+                    base_sequence=batch.base_sequence,
+                )
+            )
 
     def _batches(self, request: Request) -> list[PartitionBatch]:
         topics = self._dispatch.topics
@@ -165,6 +184,9 @@ class Sender:
         response = produce.decode_response(body, version)
         if response.node_endpoints:
             self._dispatch.endpoints_named(response.node_endpoints)
+        if response.throttle_time_ms > 0:
+            pause = BrokerThrottled(broker=self._broker, pause_s=response.throttle_time_ms / 1000)
+            self._observer.throttled(pause)
         self.outbox.answered(request, response, trio.current_time(), self._dispatch.topic_names)
 
     def __repr__(self) -> str:

@@ -135,8 +135,8 @@ async def test_close_takes_its_whole_grace_though_nothing_is_left(scenario, auto
     ended = []
 
     class Observer(ProducerObserver):
-        def batch_ended(self, topic: str, partition: int, outcome: str, **about: object) -> None:
-            ended.append(outcome)
+        def batch_ended(self, event) -> None:
+            ended.append(event.outcome)
 
     async with scenario(observer=Observer(), settle=False) as s:
         await s.outcome(b"warm-up")

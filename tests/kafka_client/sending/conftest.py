@@ -57,6 +57,9 @@ class Notes:
     def topic_works(self, topic: object) -> None:
         self.errors.append(("works", 0))
 
+    def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
+        pass
+
     def batch_ended(self, batch: SealedBatch, outcome: str, now: float) -> None:
         self.ended.append(outcome)
 

@@ -1,8 +1,8 @@
 """A strict Kafka cluster in this process: for tests, on virtual or real time.
 
-Owns: brokers, topics, leaders, the connections' tasks. Refuses to know the client: it speaks Kafka's protocol over byte
-streams, in memory (`FakeCluster.connector`) or over TCP on loopback (`FakeCluster.serve_tcp`), and was written without
-a look at it.
+Owns: the connections' tasks, and what the parts together are. Refuses to know the client: it speaks Kafka's protocol
+over byte streams, in memory (`FakeCluster.connector`) or over TCP on loopback (`FakeCluster.serve_tcp`), and was
+written without a look at it.
 
 It checks what librdkafka's mock cluster does not: CRC, batch format, sequences and epochs with exact-range duplicate
 detection over the last five batches, acks, message sizes, timestamps, request syntax to the last byte. What a correct
@@ -13,7 +13,6 @@ Invariant: on memory streams nothing here waits for anything but virtual time an
 
 import errno
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -24,8 +23,9 @@ from kafka_client.testing.faults import Faults
 from kafka_client.testing.link import open_link
 from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
 from kafka_client.testing.partition_log import StoredRecord
-from kafka_client.testing.parts import PORT, FakeBroker, FakePartition, FakeTopic
+from kafka_client.testing.parts import PORT, FakeBroker
 from kafka_client.testing.seen import Seen
+from kafka_client.testing.topology import Topology
 
 __all__ = ["FakeCluster", "open_fake_cluster"]
 
@@ -37,14 +37,14 @@ SOCKET_BUFFER_BYTES = 256 * 1024
 TIMESTAMP_AFTER_MAX_MS = 3_600_000
 
 
-class FakeCluster:
+class FakeCluster(Topology):
     """The cluster; made by `open_fake_cluster`.
 
     Attributes:
         faults: What shall go wrong; see `kafka_client.testing.faults`.
         seen: What the brokers saw; see `kafka_client.testing.seen`.
-        brokers: By number, from 1.
-        topics: By name.
+
+    Its brokers and topics, and every way to change them: `kafka_client.testing.topology.Topology`.
     """
 
     def __init__(
@@ -59,10 +59,9 @@ class FakeCluster:
         strict_acks: bool,
         clock: Callable[[], float],
     ) -> None:
+        super().__init__(brokers)
         self.faults = Faults()
         self.seen = Seen()
-        self.brokers = {number: FakeBroker(number) for number in range(1, brokers + 1)}
-        self.topics: dict[str, FakeTopic] = {}
         self.versions = dict(versions)
         self.message_max_bytes = message_max_bytes
         self.auto_create_topics = auto_create_topics
@@ -71,7 +70,6 @@ class FakeCluster:
         self._nursery = nursery
         self._clock = clock
         self._socket_buffer_bytes = socket_buffer_bytes
-        self._changed = trio.Event()
         self._next_producer_id = 1000
 
     def __repr__(self) -> str:
@@ -141,94 +139,10 @@ class FakeCluster:
                 self._nursery.start_soon(trio.serve_listeners, self._accept_tcp(broker), listeners)
         return self.tcp_bootstrap_servers
 
-    # Brokers
-
-    @property
-    def connections_open(self) -> int:
-        """How many connections are open now."""
-        return sum(len(broker.connections) for broker in self.brokers.values())
-
     @property
     def connections_opened_total(self) -> int:
         """How many connections were ever accepted."""
         return self.seen.connections_opened_total
-
-    def close_connections(self, broker: int | None = None, *, reset: bool = False) -> None:
-        """Close the connections of one broker, or of all; answers not yet written are lost."""
-        for each in self.brokers.values():
-            if broker in (None, each.number):
-                for connection in list(each.connections):
-                    connection.close(reset=reset)
-
-    def stop_broker(self, number: int, *, elect: bool = True) -> None:
-        """Stop it: its connections break, new ones are refused.
-
-        With ``elect`` another running replica takes over what it led; where there is none the partition has no leader.
-        """
-        broker = self.brokers[number]
-        broker.running = False
-        broker.resume()
-        self.close_connections(number, reset=True)
-        for partition in self._partitions() if elect else ():
-            if partition.leader == number:
-                alive = (replica for replica in partition.replicas if self.brokers[replica].running)
-                partition.lead(next(alive, None))
-        self.changed()
-
-    def start_broker(self, number: int) -> None:
-        """Start it again; it leads what has had no leader and is replicated on it."""
-        self.brokers[number].running = True
-        for partition in self._partitions():
-            if partition.leader is None and number in partition.replicas:
-                partition.lead(number)
-        self.changed()
-
-    def pause_broker(self, number: int, *, after_bytes: int = 0) -> None:
-        """Stop it as by SIGSTOP: connections stay open, it reads so many bytes more, and writes nothing."""
-        self.brokers[number].pause(after_bytes)
-
-    def resume_broker(self, number: int) -> None:
-        """Let a paused broker go on."""
-        self.brokers[number].resume()
-
-    # Topics
-
-    def create_topic(self, name: str, partitions: int, *, replicas: int | None = None) -> FakeTopic:
-        """Create a topic with a fresh id and empty logs; leaders go round the brokers."""
-        if name in self.topics:
-            raise ValueError(f"topic {name!r} exists")
-        numbers = list(self.brokers)
-        factor = min(3, len(numbers)) if replicas is None else replicas
-        self.topics[name] = FakeTopic(
-            name,
-            [
-                FakePartition(name, index, [numbers[(index + step) % len(numbers)] for step in range(factor)])
-                for index in range(partitions)
-            ],
-        )
-        self.changed()
-        return self.topics[name]
-
-    def delete_topic(self, name: str) -> None:
-        """Delete it with its records; created again it has another id (KIP-516)."""
-        del self.topics[name]
-        self.changed()
-
-    def partition(self, topic: str, index: int) -> FakePartition:
-        """One partition."""
-        return self.topics[topic].partitions[index]
-
-    def move_leader(self, topic: str, index: int, leader: int | None) -> None:
-        """Elect another leader, or none; the log goes with it."""
-        self.partition(topic, index).lead(leader)
-        self.changed()
-
-    def topic_by_id(self, topic_id: uuid.UUID | None) -> FakeTopic | None:
-        """The topic with this id."""
-        return next((topic for topic in self.topics.values() if topic.topic_id == topic_id), None)
-
-    def _partitions(self) -> list[FakePartition]:
-        return [partition for topic in self.topics.values() for partition in topic.partitions]
 
     # What is in the logs
 
@@ -248,27 +162,12 @@ class FakeCluster:
         """How many Produce requests carried a record with this value."""
         return self.seen.attempts_of(value)
 
-    async def wait_until(self, condition: Callable[[], object]) -> None:
-        """Wait until ``condition()`` is true; it is asked again whenever something happened in the cluster."""
-        await trio.lowlevel.checkpoint()
-        while not condition():
-            await self._changed.wait()
-
     async def wait_records(self, topic: str, count: int) -> list[StoredRecord]:
         """Wait until the topic has at least so many records; returns them."""
         await self.wait_until(lambda: topic in self.topics and len(self.records(topic)) >= count)
         return self.records(topic)
 
-    async def wait_changed(self) -> None:
-        """Wait until anything happens in the cluster."""
-        await self._changed.wait()
-
     # For the brokers
-
-    def changed(self) -> None:
-        """Wake who waits for something to happen."""
-        self._changed.set()
-        self._changed = trio.Event()
 
     def new_producer_id(self) -> int:
         """A producer id never given before."""

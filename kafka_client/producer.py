@@ -221,7 +221,7 @@ class Producer:
 
     def partitions_of(self, topic: str) -> int | None:
         """How many partitions the topic has; None while that is unknown (it is asked for by the first record)."""
-        known = self._dispatch.snapshot.topics.get(topic)
+        known = self._dispatch.leaders.snapshot.topics.get(topic)
         return len(known.partitions) if known is not None and known.partitions else None
 
     def statistics(self) -> ProducerStatistics:
@@ -247,9 +247,7 @@ class Producer:
             due_times=due_brokers + sum(state.due for state in states),
             partitions=states,
             brokers=tuple(self._broker_statistics(number, sender) for number, sender in self._senders.items()),
-            operator_errors=tuple(
-                error for error in (dispatch.hold.error, *dispatch.refused.values(), *errors) if error is not None
-            ),
+            operator_errors=(*dispatch.standing.errors(), *(error for error in errors if error is not None)),
             producer_id=dispatch.identity.current.producer_id,
             epoch=dispatch.identity.current.epoch,
             epoch_bumps_total=dispatch.identity.bumps_total,
@@ -340,7 +338,7 @@ class Producer:
         return sender.outbox
 
     def _address(self, broker: int) -> BrokerAddress | None:
-        return self._dispatch.snapshot.brokers.get(broker)
+        return self._dispatch.leaders.snapshot.brokers.get(broker)
 
     async def _keep_time(self) -> NoReturn:
         """End what is past its deadline. All deliveries have the same timeout, so what comes later ends later: one

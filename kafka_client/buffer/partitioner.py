@@ -18,10 +18,11 @@ from collections.abc import Sequence
 
 from kafka_client.outcome import Record
 from kafka_client.wire.murmur2 import murmur2
+from kafka_client.wire.record_batch import record_key
 
 from .check import check_partition
 
-__all__ = ["NO_ROUTE", "STICKY_BYTES", "StickyPartitioner", "route_of", "routed_partition"]
+__all__ = ["NO_ROUTE", "STICKY_BYTES", "StickyPartitioner", "route_of", "routed_partition", "routes_of_tails"]
 
 #: Neither key nor partition.
 NO_ROUTE = -1
@@ -38,6 +39,15 @@ def route_of(record: Record) -> int:
     if record.key is None:
         return NO_ROUTE
     return _HASH_BASE - (murmur2(record.key) & 0x7FFFFFFF)
+
+
+def routes_of_tails(tails: Sequence[bytes | None]) -> list[int]:
+    """The routes of encoded records; a partition that was given cannot be told from them. None: one taken back."""
+    routes = []
+    for tail in tails:
+        key = None if tail is None else record_key(tail)
+        routes.append(NO_ROUTE if key is None else _HASH_BASE - (murmur2(key) & 0x7FFFFFFF))
+    return routes
 
 
 def routed_partition(route: int, partitions: int) -> int:

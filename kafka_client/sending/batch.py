@@ -323,7 +323,14 @@ class SealedBatch:
     # Its end.
 
     def acknowledge(self, base_offset: int, log_append_time_ms: int) -> None:
-        """The log has it; ``base_offset`` -1: somewhere."""
+        """The log has it; ``base_offset`` -1: somewhere.
+
+        A broker that recognises a repetition gives the highest of the batch's timestamps for the time of appending,
+        whatever the topic's ``message.timestamp.type`` is (UnifiedLog's ``setLogAppendTime(duplicate.timestamp)``;
+        seen with Apache Kafka 4.1.0): then the records stand there with their own.
+        """
+        if self.attempts > 1 and log_append_time_ms == max(self.timestamps):
+            log_append_time_ms = -1
         self.resolve(Acknowledgement(self.partition, base_offset, log_append_time_ms, self.attempts))
 
     def resolve(self, resolution: Resolution) -> None:

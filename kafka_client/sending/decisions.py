@@ -4,12 +4,13 @@ Owns: the reading of `kafka_client.wire.error_codes` rows against taint, size, a
 know: windows, queues, time: the partition carries the decision out.
 
 Invariant: `Step.FINAL` for a batch that is tainted, now or before, ends in Unknown; NotSent needs a definite rejection
-of a batch none of whose attempts may have been appended (kafka.md rule 3).
+of a batch none of whose attempts may have been appended.
 """
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kafka_client.outcome import NotSent, Unknown
 from kafka_client.wire.error_codes import Action, ErrorRow
@@ -63,58 +64,63 @@ def decide(batch: SealedBatch, row: ErrorRow, result: PartitionResult, *, is_nex
         is_next: its first sequence is the one that the broker should expect.
     """
     taints = row.tainted_by(result.base_offset)
-    final = Decision(step=Step.FINAL, taints=taints)
-    match row.action:
-        case Action.RETRY | Action.OPERATOR_TOPIC | Action.OPERATOR_PRODUCER:
-            return Decision(step=_PLAIN[row.action], taints=taints)
-        case Action.DELIVERED | Action.RENEGOTIATE:
-            return Decision(step=_PLAIN[row.action])
-        case Action.RE_ENCODE_ONCE:
-            return final if batch.re_encoded else Decision(step=Step.RE_ENCODE)
-        case Action.SPLIT:
-            return Decision(step=Step.SPLIT) if batch.count > 1 and not batch.tainted else final
-        case Action.FINAL_RECORD | Action.FINAL_UNKNOWN:
-            return final
-        case Action.RESTAMP | Action.RECORD_ERRORS:
-            named = _named(result.record_errors, batch.count)
-            if row.action is Action.RESTAMP and not batch.restamped:
-                return Decision(step=Step.RESTAMP, positions=named or tuple(range(batch.count)))
-            return _without(batch, named, final)
-        case Action.SEQUENCE | Action.EPOCH:
-            if batch.proved:
-                return Decision(step=Step.DELIVERED)
-            return _sequence(is_next) if row.action is Action.SEQUENCE else _epoch(row, result)
+    step, positions, new_id = _step(batch, row, result, is_next, tainted=batch.tainted or taints)
+    return Decision(step=step, taints=taints, positions=positions, new_id=new_id)
+
+
+_Choice: TypeAlias = tuple[Step, tuple[int, ...], bool]
+"""Step, positions, new_id."""
+
+
+def _step(batch: SealedBatch, row: ErrorRow, result: PartitionResult, is_next: bool, *, tainted: bool) -> _Choice:
+    action = row.action
+    if action in _PLAIN:
+        return _PLAIN[action], (), False
+    if action is Action.RE_ENCODE_ONCE:
+        return Step.FINAL if batch.re_encoded else Step.RE_ENCODE, (), False
+    if action is Action.SPLIT:
+        return Step.SPLIT if batch.count > 1 and not tainted else Step.FINAL, (), False
+    if action in (Action.SEQUENCE, Action.EPOCH):
+        if batch.proved:
+            return Step.DELIVERED, (), False
+        return _sequence(is_next) if action is Action.SEQUENCE else _epoch(row, result)
+    named = _named(result.record_errors, batch.count)
+    if action is Action.RESTAMP and not batch.restamped:
+        return Step.RESTAMP, named or tuple(range(batch.count)), False
+    return _without(batch, named, tainted=tainted)
 
 
 _PLAIN = {
     Action.DELIVERED: Step.DELIVERED,
     Action.RETRY: Step.AGAIN,
+    Action.FINAL_RECORD: Step.FINAL,
+    Action.FINAL_UNKNOWN: Step.FINAL,
     Action.OPERATOR_TOPIC: Step.OPERATOR_TOPIC,
     Action.OPERATOR_PRODUCER: Step.OPERATOR_PRODUCER,
     Action.RENEGOTIATE: Step.RENEGOTIATE,
 }
 
 
-def _sequence(is_next: bool) -> Decision:
-    return Decision(step=Step.LEAVE if is_next else Step.BEHIND)
+def _sequence(is_next: bool) -> _Choice:
+    return (Step.LEAVE if is_next else Step.BEHIND), (), False
 
 
 #: INVALID_PRODUCER_EPOCH: the log has a higher epoch than we know of; INVALID_PRODUCER_ID_MAPPING: the id is gone.
 _NEED_NEW_ID = frozenset({47, 49})
 
 
-def _epoch(row: ErrorRow, result: PartitionResult) -> Decision:
+def _epoch(row: ErrorRow, result: PartitionResult) -> _Choice:
     if row.code not in _NEED_NEW_ID and result.log_start_offset == -1:
-        return Decision(step=Step.AGAIN)  # UNKNOWN_PRODUCER_ID without a log start says nothing (KIP-360)
-    return Decision(step=Step.LEAVE, new_id=row.code in _NEED_NEW_ID)
+        return Step.AGAIN, (), False  # UNKNOWN_PRODUCER_ID without a log start says nothing (KIP-360)
+    return Step.LEAVE, (), row.code in _NEED_NEW_ID
 
 
-def _without(batch: SealedBatch, named: tuple[int, ...], final: Decision) -> Decision:
-    if batch.tainted or batch.count == 1 or len(named) == batch.count:
-        return final
+def _without(batch: SealedBatch, named: tuple[int, ...], *, tainted: bool) -> _Choice:
+    if tainted or batch.count == 1 or len(named) == batch.count:
+        return Step.FINAL, (), False
     if not named:
-        return Decision(step=Step.SPLIT)  # the broker names nobody: halving finds the culprit
-    return Decision(step=Step.WITHOUT, positions=named)
+        return Step.SPLIT, (), False  # the broker names nobody: halving finds the culprit
+    return Step.WITHOUT, named, False
 
 
 def _named(errors: Sequence[RecordError], count: int) -> tuple[int, ...]:

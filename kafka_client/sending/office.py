@@ -18,7 +18,7 @@ from .identity import ProducerIdentity
 if TYPE_CHECKING:
     from .partition import PartitionState
 
-__all__ = ["Office", "TopicView"]
+__all__ = ["LeaderNews", "Office", "Standing", "TopicView"]
 
 
 class TopicView(Protocol):
@@ -28,29 +28,11 @@ class TopicView(Protocol):
     hold: Hold
 
 
-class Office(Protocol):
-    """What a partition needs of the whole producer."""
+class Standing(Protocol):
+    """What a partition needs of the errors that stand until people mend them."""
 
-    config: ProducerConfig
-    identity: ProducerIdentity
-    account: InFlightAccount
     hold: Hold
-
-    def backoff_s(self, failures: int) -> float:
-        """A pause with full jitter before attempt ``failures + 1``."""
-        ...
-
-    def wall_clock_ms(self) -> int:
-        """Milliseconds since the Unix epoch."""
-        ...
-
-    def want_metadata(self) -> None:
-        """Metadata is stale."""
-        ...
-
-    def leader_named(self, partition: "PartitionState", hint: LeaderHint) -> bool:
-        """A broker named the new leader (KIP-951); True if that was news."""
-        ...
+    """The producer's."""
 
     def topic_error(self, topic: TopicView, row: ErrorRow, detail: str, now: float) -> None:
         """An operator-level error of a topic."""
@@ -62,6 +44,48 @@ class Office(Protocol):
 
     def topic_works(self, topic: TopicView) -> None:
         """A batch of the topic was acknowledged: whatever stood against it or the producer is over."""
+        ...
+
+    def reason_for(self, topic: TopicView) -> str | None:
+        """The reason of outcomes while an operator-level error stands."""
+        ...
+
+
+class LeaderNews(Protocol):
+    """Who takes a leader that a broker named."""
+
+    def leader_named(self, partition: "PartitionState", hint: LeaderHint) -> bool:
+        """A broker named the new leader (KIP-951); True if that was news."""
+        ...
+
+
+class Office(Protocol):
+    """What a partition needs of the whole producer."""
+
+    config: ProducerConfig
+    identity: ProducerIdentity
+    account: InFlightAccount
+
+    @property
+    def standing(self) -> Standing:
+        """Errors that stand."""
+        ...
+
+    @property
+    def leaders(self) -> LeaderNews:
+        """Who leads what."""
+        ...
+
+    def backoff_s(self, failures: int) -> float:
+        """A pause with full jitter before attempt ``failures + 1``."""
+        ...
+
+    def wall_clock_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        ...
+
+    def want_metadata(self) -> None:
+        """Metadata is stale."""
         ...
 
     def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
@@ -78,8 +102,4 @@ class Office(Protocol):
 
     def starved(self) -> None:
         """A seal has to wait for bytes in flight of other partitions."""
-        ...
-
-    def standing_reason(self, topic: TopicView) -> str | None:
-        """The reason of outcomes while an operator-level error stands."""
         ...

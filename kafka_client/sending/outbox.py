@@ -205,14 +205,14 @@ class Outbox:
                 partition.answered(batch, found, now)
                 self.renegotiate |= found.error_code == UNSUPPORTED_VERSION
 
-    def lost(self) -> None:
+    def lost(self, now: float) -> None:
         """The connection ended: whatever was written on it may have been appended."""
         requests, self.requests = list(self.requests), deque()
         self._throttled_until = -math.inf
         for request in requests:
             for partition, batch in request.batches:
                 if batch.phase is not Phase.ENDED:
-                    partition.lost(batch)
+                    partition.lost(batch, now)
         self._go = True
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""One partition on its way out: queue, window and leader together; decides what is sent next and what an answer means.
+"""One partition on its way out: queue, window and leader together; decides what is sent next.
 
 Owns: the state of a partition for the producer's whole life: it survives metadata that says the topic is unknown
 (librdkafka lost messages there until 1.9). Refuses to know: connections and tasks; it is driven by an outbox (what
@@ -10,21 +10,20 @@ has at most one due time, `due`.
 """
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kafka_client.buffer.budget import ByteBudget
 from kafka_client.buffer.delivery import FOREVER_S
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
-from kafka_client.outcome import NotSent, TopicPartition, Unknown
-from kafka_client.wire.error_codes import Action, ErrorRow, error_row
+from kafka_client.outcome import TopicPartition, Unknown
+from kafka_client.wire.error_codes import error_row
 from kafka_client.wire.produce import PartitionResult
 
+from .answers import Answers
 from .batch import Phase, SealedBatch
-from .decisions import Decision, Step, decide, final_outcome
 from .identity import ProducerState
 from .office import Office, TopicView
-from .remake import remake
 from .window import Window
 
 if TYPE_CHECKING:
@@ -32,27 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["PartitionState"]
 
-UNKNOWN_TOPIC = 3
-#: So many answers in a row and the topic is taken to be missing, not just unknown to one broker (kafka.md §3).
-UNKNOWN_TOPIC_LIMIT = 4
+_RECREATED = "the topic was deleted and created again"
 
 
 class PartitionState:
     """Queue, window and leader of one partition."""
 
     __slots__ = (
+        "_answers",
         "_batch_max",
-        "_failures",
+        "_cut_off",
         "_office",
-        "_renegotiated",
         "_topic",
-        "_unknown_answers",
         "announced",
-        "answered_at",
         "in_flight_at",
         "leader",
         "leader_epoch",
-        "not_before",
         "outbox",
         "queue",
         "tp",
@@ -61,26 +55,27 @@ class PartitionState:
 
     def __init__(self, topic: TopicView, index: int, office: Office, budget: ByteBudget) -> None:
         self.tp = TopicPartition(topic.name, index)
-        self.queue = RecordQueue(budget, lambda: office.standing_reason(topic))
+        self.queue = RecordQueue(budget, lambda: office.standing.reason_for(topic))
         self.window = Window(office.config.max_in_flight_per_partition)
+        self._answers = Answers(topic, office, self.window)
         self.leader: int | None = None
         self.leader_epoch = -1
         self.outbox: Outbox | None = None
         """The leader's."""
         self.in_flight_at: Outbox | None = None
         """Where the batches in flight were written; another than `outbox` until they are answered."""
-        self.not_before = -math.inf
-        """End of the backoff."""
         self.announced = False
         """The outbox knows that the queue is not empty."""
-        self.answered_at: float | None = None
-        """The last Produce answer for it, whatever it said."""
         self._batch_max = office.config.batch_max_bytes
-        self._failures = 0
-        self._renegotiated = False
+        self._cut_off = False
+        """The topic was created again without this partition."""
         self._topic = topic
-        self._unknown_answers = 0
         self._office = office
+
+    @property
+    def answered_at(self) -> float | None:
+        """When the last Produce answer for it came, whatever it said."""
+        return self._answers.answered_at
 
     # What comes in.
 
@@ -113,18 +108,41 @@ class PartitionState:
         self.announced = False
         self.window.no_pipelining()
         if outbox is not None and not self.idle:
-            self.not_before = -math.inf
+            self._answers.not_before = -math.inf
             self.announce(now)
 
     def topic_recreated(self) -> None:
-        """Another topic has the name now: a new log, sequences start again (kafka.md §3, code 100).
+        """Another topic has the name now: a new log, sequences start again (KIP-516).
 
         Under another identity: a broker that lags behind may make the topic flap, so the log may have seen the old one.
         """
         self.leader_epoch = -1
-        self.window.leave("abandoned: the topic was deleted and created again")
+        self.window.leave(f"abandoned: {_RECREATED}")
         if self.window.batches and self.outbox is not None:
             self.outbox.poke(self)
+
+    def take_back(self) -> list[Run]:
+        """Take every queued run out, to be dealt out anew."""
+        self.announced = False  # the outbox finds it idle; what is queued later has to announce itself
+        return self.queue.drain()
+
+    def cut_off(self, now: float) -> None:
+        """The topic was created again without this partition: what is sealed ends as soon as it is answered.
+
+        Nothing of it can be sent: there is no such log. What cannot be in the deleted one is NotSent.
+        """
+        self._cut_off = True
+        if self.window.in_flight == 0:
+            self._end_cut_off(now)
+
+    def restored(self) -> None:
+        """The partition exists again."""
+        self._cut_off = False
+
+    def _end_cut_off(self, now: float) -> None:
+        for batch in list(self.window.batches):
+            ended = self.window.end(batch, unknown=f"abandoned: {_RECREATED}", not_sent=f"rejected: {_RECREATED}")
+            self._answers.ended(batch, ended, now)
 
     # What goes out.
 
@@ -135,8 +153,8 @@ class PartitionState:
 
     def due(self, now: float) -> float:
         """When something can be sent that cannot be sent now for want of time; inf: it waits for an event."""
-        until = self.not_before
-        for hold in (self._topic.hold, self._office.hold):
+        until = self._answers.not_before
+        for hold in (self._topic.hold, self._office.standing.hold):
             if hold.error is not None:
                 until = max(until, hold.next_try)
         return until if until > now else math.inf
@@ -148,14 +166,14 @@ class PartitionState:
             only: the identity of the request that it would join; a request never mixes identities.
         """
         office, window = self._office, self.window
-        if now < self.not_before or self._topic.hold.blocks(now) or office.hold.blocks(now):
+        if now < self._answers.not_before or self._topic.hold.blocks(now) or office.standing.hold.blocks(now):
             return None
         if window.in_flight and self.in_flight_at is not self.outbox:
             return None
         ready = window.prepare(office.identity)
         while window.ended:
             ended = window.ended.pop()
-            self._ended(ended, "delivered" if ended.proved else "unknown", now)
+            self._answers.ended(ended, "delivered" if ended.proved else "unknown", now)
         if not ready:
             return None
         batch = window.next_attempt()
@@ -167,7 +185,7 @@ class PartitionState:
         if batch is None:
             return None
         self._topic.hold.claim(now)
-        office.hold.claim(now)
+        office.standing.hold.claim(now)
         if not batch.wire:
             batch.encode()
         return batch
@@ -213,110 +231,27 @@ class PartitionState:
     # What comes back.
 
     def unanswered(self, batch: SealedBatch, now: float) -> None:
-        """The answer said nothing of this batch."""
-        self._back_off(now)
-        self.lost(batch, "the answer said nothing of it")
+        """The answer to its request said nothing of this batch."""
+        self._answers.missing(batch, now)
+        self._drained(now)
 
-    def lost(self, batch: SealedBatch, reason: str = "the connection was lost") -> None:
-        """The connection ended, or the answer said nothing of this batch: it may have been appended."""
-        self.window.again(batch, taints=True)
-        if batch.phase is Phase.ENDED:
-            self._office.room_made()
-        else:
-            self._office.batch_retried(batch, None, reason)
-        self._drained()
+    def lost(self, batch: SealedBatch, now: float) -> None:
+        """The connection ended: the batch may have been appended."""
+        self._answers.lost(batch)
+        self._drained(now)
 
     def answered(self, batch: SealedBatch, result: PartitionResult, now: float) -> None:
         """Carry out what the answer means."""
-        self.answered_at = now
-        row = error_row(result.error_code)
-        self._unknown_answers = self._unknown_answers + 1 if row.code == UNKNOWN_TOPIC else 0
-        window = self.window
-        if batch.phase is Phase.ABANDONED:
-            if row.action is Action.DELIVERED:
-                window.acknowledged(batch, result.base_offset, result.log_append_time_ms)
-            else:
-                window.again(batch, taints=True)
-            self._office.room_made()
-        else:
-            decision = decide(batch, row, result, is_next=window.is_next(batch))
-            self._carry_out(decision, batch, row, result, now)
-        if result.error_code and row.refresh_metadata:
+        self._answers.answered(batch, result, now)
+        if result.error_code and error_row(result.error_code).refresh_metadata:
             named = result.current_leader
-            if named is not None and self._office.leader_named(self, named):
-                self.not_before = -math.inf
+            if named is not None and self._office.leaders.leader_named(self, named):
+                self._answers.not_before = -math.inf
             else:
                 self._office.want_metadata()
-        self._drained()
+        self._drained(now)
 
-    def _carry_out(
-        self, decision: Decision, batch: SealedBatch, row: ErrorRow, result: PartitionResult, now: float
-    ) -> None:
-        window, office, topic = self.window, self._office, self._topic
-        step = decision.step
-        if step is Step.DELIVERED:
-            self._failures = 0
-            self._renegotiated = False
-            offset = result.base_offset if result.error_code == 0 else -1
-            window.acknowledged(batch, offset, result.log_append_time_ms if offset >= 0 else -1)
-            if topic.hold.error is not None or office.hold.error is not None:
-                office.topic_works(topic)
-            self._ended(batch, "delivered", now)
-            return
-        if step is Step.FINAL:
-            self._final(batch, row, result, decision.taints, now)
-            return
-        window.again(batch, taints=decision.taints)
-        office.batch_retried(batch, row.code, row.name)
-        match step:
-            case Step.AGAIN:
-                self._back_off(now)
-                if self._unknown_answers >= UNKNOWN_TOPIC_LIMIT:
-                    office.topic_error(topic, row, row.advice, now)
-            case Step.LEAVE:
-                self._back_off(now, first_free=True)
-                window.leave(f"{row.name}: the broker has other sequences", new_id=decision.new_id)
-            case Step.OPERATOR_TOPIC:
-                office.topic_error(topic, row, result.error_message or row.advice, now)
-            case Step.OPERATOR_PRODUCER:
-                office.producer_error(row, result.error_message or row.advice, now)
-            case Step.RENEGOTIATE:
-                # The outbox opens a new connection, and with it asks for the versions again.
-                if self._renegotiated:
-                    office.producer_error(row, result.error_message or row.advice, now)
-                self._renegotiated = True
-            case Step.BEHIND:
-                pass  # its turn comes after the earlier one
-            case _:
-                outcome = final_outcome(row, result, tainted=False)
-                remake(decision, batch, window, office.account, outcome, office.wall_clock_ms())
-
-    def _final(self, batch: SealedBatch, row: ErrorRow, result: PartitionResult, taints: bool, now: float) -> None:
-        window = self.window
-        window.again(batch, taints=taints)
-        if batch.proved:
-            window.lose(batch)
-            batch.acknowledge(-1, -1)
-            self._ended(batch, "delivered", now)
-            return
-        outcome = final_outcome(row, result, tainted=batch.tainted)
-        if batch.tainted:
-            window.lose(batch)
-        else:
-            window.refused(batch)
-        batch.resolve(outcome)
-        self._ended(batch, "unknown" if batch.tainted else "not_sent", now)
-
-    def _back_off(self, now: float, *, first_free: bool = False) -> None:
-        self._failures += 1
-        if self._failures > 1 or not first_free:
-            self.not_before = now + self._office.backoff_s(self._failures)
-
-    def _ended(self, batch: SealedBatch, outcome: Literal["delivered", "not_sent", "unknown"], now: float) -> None:
-        self._office.batch_ended(batch, outcome, now)
-        self._office.room_made()
-
-    def _drained(self) -> None:
+    def _drained(self, now: float) -> None:
         """After each answer: a new leader may have waited for the last batch at the old one."""
         if self.window.in_flight == 0:
             moved = self.in_flight_at is not self.outbox
@@ -325,6 +260,8 @@ class PartitionState:
                 self.window.no_pipelining()  # the old leader's last answer is none of the new one's
             if moved and self.outbox is not None:
                 self.outbox.poke(self)  # idle or not: it was told of us, and has to see that nothing is left
+            if self._cut_off:
+                self._end_cut_off(now)
 
     # Time.
 
@@ -346,18 +283,8 @@ class PartitionState:
             window.abandon(batch, Unknown("abandoned: no answer within batch_timeout_s"))
             self._office.batch_ended(batch, "unknown", now)
             return
-        if batch.proved:
-            window.lose(batch)
-            batch.acknowledge(-1, -1)
-            self._ended(batch, "delivered", now)
-        elif batch.tainted:
-            window.lose(batch)
-            batch.resolve(Unknown("abandoned: no acknowledgement within batch_timeout_s"))
-            self._ended(batch, "unknown", now)
-        else:
-            window.refused(batch)
-            batch.resolve(NotSent(self.queue.reason("timeout")))
-            self._ended(batch, "not_sent", now)
+        unknown = "abandoned: no acknowledgement within batch_timeout_s"
+        self._answers.ended(batch, window.end(batch, unknown=unknown, not_sent=self.queue.reason("timeout")), now)
         if self.outbox is not None:
             self.outbox.poke(self)
 

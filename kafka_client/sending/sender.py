@@ -89,16 +89,16 @@ class Sender:
             ) as connection:
                 self.connected = True
                 self.connections_opened_total += 1
-                self._dispatch.connection_works(self._broker)
+                self._dispatch.standing.connection_works(self._broker)
                 self._observer.connected(BrokerConnected(broker=self._broker, address=where))
                 await self._drive(connection, address)
             reason = "closed by us: to ask for the versions again, or because the broker moved"
         except _NoVersion as error:
             reason, operator = str(error), True
-            self._dispatch.connection_refused(self._broker, "UNSUPPORTED_VERSION", reason)
+            self._dispatch.standing.connection_refused(self._broker, "UNSUPPORTED_VERSION", reason)
         except SecurityError as error:
             reason, operator = str(error), True
-            self._dispatch.connection_refused(self._broker, "SECURITY", reason)
+            self._dispatch.standing.connection_refused(self._broker, "SECURITY", reason)
         except ConnectionLost as error:
             reason = str(error)
         finally:
@@ -106,7 +106,7 @@ class Sender:
         if self._dispatch.closed:
             return 0.0
         idle = not self.outbox.requests and not self.outbox.has_work
-        self.outbox.lost()
+        self.outbox.lost(trio.current_time())
         self._dispatch.want_metadata()
         self._observer.disconnected(
             BrokerDisconnected(broker=self._broker, address=where, reason=reason, idle=idle and not operator)
@@ -183,11 +183,11 @@ class Sender:
             return
         response = produce.decode_response(body, version)
         if response.node_endpoints:
-            self._dispatch.endpoints_named(response.node_endpoints)
+            self._dispatch.leaders.endpoints_named(response.node_endpoints)
         if response.throttle_time_ms > 0:
             pause = BrokerThrottled(broker=self._broker, pause_s=response.throttle_time_ms / 1000)
             self._observer.throttled(pause)
-        self.outbox.answered(request, response, trio.current_time(), self._dispatch.topic_names)
+        self.outbox.answered(request, response, trio.current_time(), self._dispatch.leaders.topic_names)
 
     def __repr__(self) -> str:
         return f"<Sender to broker {self._broker}, {'connected' if self.connected else 'not connected'}>"

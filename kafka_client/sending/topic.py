@@ -8,10 +8,9 @@ of the topic waits behind it.
 """
 
 import random
-from collections.abc import Sequence
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
+from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition, routes_of_tails
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID
@@ -38,7 +37,7 @@ class TopicState:
         """In order; empty until the first metadata."""
         self.beyond: dict[int, PartitionState] = {}
         """Partitions that callers named and metadata does not know."""
-        self.undealt = RecordQueue(budget, lambda: office.standing_reason(self))
+        self.undealt = RecordQueue(budget, lambda: office.standing.reason_for(self))
         self.sticky = StickyPartitioner(rng)
         self._office = office
         self._budget = budget
@@ -56,7 +55,12 @@ class TopicState:
             self.undealt.append(run)
             self._office.want_metadata()
             return
-        index = self._sticky(run.size) if route == NO_ROUTE else routed_partition(route, len(partitions))
+        if route == NO_ROUTE:
+            index = self._sticky(run.size)
+        else:
+            index = routed_partition(route, len(partitions))
+            if route >= 0:
+                run.routes = [route]  # the only route that cannot be told from the record, see `resize`
         (partitions[index] if index < len(partitions) else self.partition(index)).enqueue(run, now)
 
     def deal(self, run: Run, now: float) -> None:
@@ -79,7 +83,9 @@ class TopicState:
                 groups[index].append(j)
             else:
                 groups[index] = [j]
-        run.routes = None
+        explicit = max(routes) >= 0
+        if not explicit:
+            run.routes = None
         if len(groups) == 1:
             self.partition(next(iter(groups))).enqueue(run, now)
             return
@@ -98,29 +104,45 @@ class TopicState:
                 None,
                 len(positions),
             )
+            if explicit:
+                part.routes = [routes[j] for j in positions]
             part.open -= delivery.named_among(part.indices)
             parts.append((index, part))
         delivery.replace(run, [part for _, part in parts])
         for index, part in parts:
             self.partition(index).enqueue(part, now)
 
-    def set_partition_count(self, count: int) -> Sequence[PartitionState]:
-        """Metadata knows so many partitions; returns the new ones. A topic only grows, but see `recreated`."""
-        new = []
-        for index in range(len(self.partitions), count):
-            named = self.beyond.pop(index) if index in self.beyond else None
-            new.append(named or PartitionState(self, index, self._office, self._budget))
-        self.partitions.extend(new)
-        return new
+    def resize(self, count: int, now: float, *, recreated: bool) -> None:
+        """Metadata knows so many partitions; `deal_out` follows when their leaders are known.
 
-    def recreated(self, count: int) -> None:
-        """Another topic has the name, with ``count`` partitions; those beyond wait as named ones do."""
-        for partition in self.partitions:
-            partition.topic_recreated()
+        What is queued and not sealed is dealt out anew, in the order of the calls: a key's partition follows from their
+        number, and no record of it may leave before an earlier one. (Java leaves queued records where they are.)
+
+        Args:
+            recreated: another topic has the name. Only then there can be fewer: those beyond wait as named ones do.
+        """
+        if recreated:
+            for partition in self.partitions:
+                partition.topic_recreated()
+        before = len(self.partitions)
+        if count == before:
+            return
+        waiting = [run for partition in self.partitions for run in partition.take_back()]
+        waiting.sort(key=_called)
         for partition in self.partitions[count:]:
             self.sticky.leave(partition.tp.partition)
             self.beyond[partition.tp.partition] = partition
+            partition.cut_off(now)
         del self.partitions[count:]
+        for index in range(before, count):
+            named = self.beyond.pop(index) if index in self.beyond else None
+            if named is not None:
+                named.restored()
+            self.partitions.append(named or PartitionState(self, index, self._office, self._budget))
+        for run in waiting:
+            if run.routes is None:
+                run.routes = routes_of_tails(run.tails)
+            self.undealt.append(run)
 
     def deal_out(self, now: float) -> None:
         """The partitions are known: deal out what waited, in order."""
@@ -152,3 +174,8 @@ class TopicState:
 
     def __repr__(self) -> str:
         return f"<TopicState {self.name}: {len(self.partitions)} partitions, {self.undealt.count} records undealt>"
+
+
+def _called(run: Run) -> float:
+    assert run.delivery is not None
+    return run.delivery.deadline

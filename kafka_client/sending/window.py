@@ -22,8 +22,9 @@ its identity only by the same records, or after an answer proved the batch absen
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
-from kafka_client.outcome import Unknown
+from kafka_client.outcome import NotSent, Unknown
 
 from .batch import Event, Phase, SealedBatch
 from .identity import NO_STATE, ProducerIdentity, ProducerState
@@ -187,22 +188,25 @@ class Window:
         else:
             batch.step(Event.AGAIN)
 
-    def refused(self, batch: SealedBatch) -> None:
-        """An answer proved it absent, for good, and no attempt is tainted: its range is free.
+    def end(self, batch: SealedBatch, *, unknown: str, not_sent: str) -> Literal["delivered", "not_sent", "unknown"]:
+        """Resolve one that is not tried again, by what its attempts left open; returns which it was.
 
-        The caller resolves it.
+        Proved by a later acknowledgement: Delivered. Tainted: Unknown, and its range is not used again. Neither:
+        NotSent, and its range is free.
         """
-        assert not batch.tainted
         self._pipelining = False
         self._remove(batch)
-        self._free(batch.ordinal, batch.base_sequence)
-
-    def lose(self, batch: SealedBatch) -> None:
-        """It ended and may be in the log; its range is not used again. The caller resolves it."""
-        self._pipelining = False
-        self._remove(batch)
+        if not batch.tainted:
+            self._free(batch.ordinal, batch.base_sequence)
+            batch.resolve(NotSent(not_sent))
+            return "not_sent"
         if batch.ordinal > self._acked_ordinal:
             self._lost_ordinal = max(self._lost_ordinal, batch.ordinal)
+        if batch.proved:
+            batch.acknowledge(-1, -1)
+            return "delivered"
+        batch.resolve(Unknown(unknown))
+        return "unknown"
 
     def abandon(self, batch: SealedBatch, outcome: Unknown) -> None:
         """Its deadline is over while it is in flight: tell its records, keep its place until the answer."""

@@ -43,6 +43,7 @@ __all__ = [
     "encode_batch",
     "encode_record_tail",
     "record_bytes_bound",
+    "record_key",
     "renumber_batch",
 ]
 
@@ -105,6 +106,20 @@ def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers 
             parts.append(_length(len(content)))
             parts.append(content)
     return b"".join(parts)
+
+
+def record_key(tail: bytes) -> bytes | None:
+    """The key of an encoded record."""
+    value = shift = at = 0
+    while True:
+        byte = tail[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    size = (value >> 1) ^ -(value & 1)
+    return None if size < 0 else tail[at : at + size]
 
 
 def record_bytes_bound(tail: bytes) -> int:

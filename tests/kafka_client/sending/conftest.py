@@ -18,7 +18,7 @@ from kafka_client.wire.produce import LeaderHint, PartitionResult, ProduceRespon
 
 
 class Notes:
-    """`Office` and `TopicView` in one."""
+    """`Office`, `Standing` and `LeaderNews` in one."""
 
     name = "events"
 
@@ -28,12 +28,12 @@ class Notes:
         self.identity.assign(ProducerState(7, 0))
         self.account = InFlightAccount(config.in_flight_max_bytes)
         self.hold = Hold(config.operator_retry_s)
-        self.topic_hold = Hold(config.operator_retry_s)
         self.metadata_wanted = 0
         self.errors: list[tuple[str, int]] = []
         self.ended: list[str] = []
         self.hints: list[LeaderHint] = []
         self.was_starved = False
+        self.standing = self.leaders = self
 
     def backoff_s(self, failures: int) -> float:
         return 0.1 * failures
@@ -69,7 +69,7 @@ class Notes:
     def starved(self) -> None:
         self.was_starved = True
 
-    def standing_reason(self, topic: object) -> str | None:
+    def reason_for(self, topic: object) -> str | None:
         return None
 
 

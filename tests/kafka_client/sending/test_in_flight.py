@@ -104,7 +104,7 @@ def test_lost_connection_taints_all_that_was_written_on_it(lab) -> None:
     lab = lab()
     lab.warm()
     deliveries = [lab.send(b"%d" % number)[0] for number in range(3)]
-    lab.outbox.lost()
+    lab.outbox.lost(lab.now)
     assert all(batch.tainted and batch.phase is Phase.RETRY_WAIT for batch in lab.window.batches)
     for _ in range(3):
         lab.answer(lab.retry(), 0)

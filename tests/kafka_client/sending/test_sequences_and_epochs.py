@@ -101,7 +101,7 @@ def test_abandoned_and_then_lost_takes_a_new_epoch(lab) -> None:
     lab.send(b"a")
     lab.now = 10.0
     lab.partition.end_due(lab.now)
-    lab.outbox.lost()
+    lab.outbox.lost(lab.now)
     lab.answer(lab.send(b"b")[1])
     assert lab.sent[-1] == (1, 0, 1)
     lab.check_nothing_left()
@@ -113,7 +113,7 @@ def test_batches_behind_an_abandoned_one_are_tried_on_and_show_that_it_was_appen
     lab.send(b"a")
     lab.now = 5.0
     later, _ = lab.send(b"b")
-    lab.outbox.lost()
+    lab.outbox.lost(lab.now)
     lab.now = 10.0
     lab.partition.end_due(lab.now)
     assert lab.window.unresolved
@@ -133,7 +133,7 @@ def test_batches_behind_an_abandoned_one_that_was_not_appended_take_a_new_epoch(
     lab.send(b"a")
     lab.now = 5.0
     tainted, _ = lab.send(b"b")
-    lab.outbox.lost()
+    lab.outbox.lost(lab.now)
     lab.now = 10.0
     lab.partition.end_due(lab.now)
     lab.now = 11.0

@@ -32,6 +32,11 @@ fmt:
 integration *ARGS: _nginx
     pytest -m integration {{ ARGS }}
 
+# Benchmarks against other clients: `just bench kafka [--quick] [--rows K1,K2] [--json FILE] [--markdown FILE]`.
+bench WHAT *ARGS:
+    @python -c 'import aiokafka, uvloop' 2>/dev/null || uv sync --inexact --group bench
+    @python -m tests.bench.{{ WHAT }} {{ ARGS }}
+
 # Remove what running and testing left: data of `collector dev`, caches, builds. The environment stays.
 clean:
     rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

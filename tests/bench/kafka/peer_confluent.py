@@ -1,0 +1,106 @@
+"""confluent-kafka as a contender: librdkafka with a delivery callback for each message, polled in the same thread."""
+
+from collections.abc import Callable
+from itertools import cycle
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from tests.bench.kafka.meter import SAMPLE_EVERY, Meter
+from tests.bench.kafka.spec import Spec, payloads
+
+__all__ = ["RATES", "Counter", "make_warm"]
+
+#: So many are produced between two polls.
+_BETWEEN_POLLS = 200
+
+
+class Counter:
+    """Counts acknowledgements, as a delivery callback."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.done = 0
+        self._meter = meter
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            raise RuntimeError(f"not delivered: {error}")
+        self.done += 1
+        if self.done % SAMPLE_EVERY == 0:
+            latency_s = message.latency()
+            if latency_s is not None:
+                self._meter.latencies.append(latency_s)
+
+
+def make_warm(spec: Spec, **more: object) -> Producer:
+    """A producer that knows the topic and has its producer id."""
+    settings: dict[str, object] = {
+        "bootstrap.servers": spec.bootstrap_servers,
+        "acks": "all",
+        "enable.idempotence": bool(spec.options.get("idempotence", True)),
+        "linger.ms": spec.number("linger_ms", 2),
+        "batch.size": spec.number("batch_bytes", 1_000_000),
+        "batch.num.messages": 10_000,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": 1_048_576,
+        "compression.type": spec.word("codec", "none"),
+        "log_level": 0,
+    }
+    if spec.ca_file is not None:
+        settings |= {"security.protocol": "SSL", "ssl.ca.location": spec.ca_file}
+    producer = Producer(settings | more)
+    for partition in range(spec.partitions):
+        producer.produce(spec.topic, b"warm", partition=partition)
+    if producer.flush(30):
+        raise RuntimeError("the warming records were not delivered")
+    return producer
+
+
+def pipelined(spec: Spec, meter: Meter) -> None:
+    """``produce(on_delivery=…)`` for each record, a window of them open at once."""
+    window = spec.number("window", 10_000)
+    values = cycle(payloads())
+    given = spec.word("partition", "picked") == "given"
+    partitions = cycle(range(spec.partitions))
+    topic = spec.topic
+    producer = make_warm(spec)
+    produce, poll = producer.produce, producer.poll
+    counter = Counter(meter)
+    queued = 0
+    while True:
+        if given:
+            for _ in range(_BETWEEN_POLLS):
+                produce(topic, next(values), partition=next(partitions), on_delivery=counter)
+        else:
+            for _ in range(_BETWEEN_POLLS):
+                produce(topic, next(values), on_delivery=counter)
+        queued += _BETWEEN_POLLS
+        poll(0)
+        while queued - counter.done >= window:
+            poll(0.01)
+        meter.records = counter.done
+        if meter.over():
+            return
+
+
+def batches(spec: Spec, meter: Meter) -> None:
+    """``produce_batch`` of ``batch`` records with a delivery callback for each message."""
+    size, window = spec.number("batch", 500), spec.number("window", 10_000)
+    values = cycle(payloads())
+    topic = spec.topic
+    producer = make_warm(spec)
+    counter = Counter(meter)
+    queued = 0
+    while True:
+        taken = producer.produce_batch(topic, [{"value": next(values)} for _ in range(size)], on_delivery=counter)
+        if taken != size:
+            raise RuntimeError(f"{size - taken} records were not taken")
+        queued += size
+        producer.poll(0)
+        while queued - counter.done >= window:
+            producer.poll(0.01)
+        meter.records = counter.done
+        if meter.over():
+            return
+
+
+RATES: dict[str, Callable[[Spec, Meter], None]] = {"pipelined": pipelined, "batches": batches}

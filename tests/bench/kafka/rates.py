@@ -1,0 +1,305 @@
+"""Rows K1, K2, K3 and half of K6: what a second of one core carries.
+
+Owns: who takes part, with which settings, and what the ratios are held against. Refuses to know: how a run is made.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from tests.bench.figures import Bound, ratios, spread_of
+from tests.bench.kafka.running import Bench, Contender, run_child
+from tests.bench.report import Check, Column, Measured, Row
+
+__all__ = ["GROUPS", "Group", "measure"]
+
+#: Records open at once in the pipelined rows.
+WINDOW = 10_000
+BATCH = 500
+TASKS = 64
+
+_COLUMNS = (
+    Column(key="rate", title="records/s", digits=0),
+    Column(key="cpu_us", title="CPU-µs/record", digits=2),
+    Column(key="p50_ms", title="p50 ms", digits=2),
+    Column(key="p99_ms", title="p99 ms", digits=2),
+    Column(key="rss_bytes", title="RSS MB", scale=1e-6, digits=0),
+    Column(key="broker_cpu_us", title="broker's CPU-µs/record", digits=2),
+)
+
+_OURS = "acks=all, idempotent, 5 in flight, linger adaptive up to 2 ms, batches up to 512 KiB, {codec}"
+_AIOKAFKA = "acks=all, idempotent, uvloop, linger_ms={linger}, max_batch_size={batch}, no compression"
+_CONFLUENT = (
+    "acks=all, enable.idempotence, 5 in flight, linger.ms=2, batch.size=1000000, batch.num.messages=10000, "
+    "queue.buffering.max.messages=1000000, no compression, a delivery callback a message, poll in the same thread"
+)
+_KAFKA_PYTHON = "acks=all, idempotent, linger_ms=2, batch_size=131072, no compression"
+
+
+def _ours(name: str, workload: str, codec: str | None = "none", tls: bool = False, **options: str | int) -> Contender:
+    said = "compression none" if codec == "none" else "compression zstd (the default configuration)"
+    if codec is not None:
+        options["codec"] = codec
+    return Contender(
+        name=name, client="ours", workload=workload, options=options, settings=_OURS.format(codec=said), tls=tls
+    )
+
+
+def _aiokafka(name: str, workload: str, linger_ms: int, batch_bytes: int, **options: str | int) -> Contender:
+    return Contender(
+        name=name,
+        client="aiokafka",
+        workload=workload,
+        options=options | {"linger_ms": linger_ms, "batch_bytes": batch_bytes},
+        settings=_AIOKAFKA.format(linger=linger_ms, batch=batch_bytes),
+    )
+
+
+def _confluent(name: str, workload: str, **options: str | int | bool) -> Contender:
+    return Contender(name=name, client="confluent", workload=workload, options=options, settings=_CONFLUENT)
+
+
+K1 = (
+    _ours("ours, default (zstd)", "pipelined", None, window=WINDOW),
+    _ours("ours, uncompressed", "pipelined", window=WINDOW),
+    _ours("ours, uncompressed, partition given", "pipelined", window=WINDOW, partition="given"),
+    _ours("ours, default (zstd), `send_many(500)`", "batches", None, window=WINDOW, batch=BATCH),
+    _ours("ours, uncompressed, `send_many(500)`", "batches", window=WINDOW, batch=BATCH),
+    _aiokafka("aiokafka, partition given", "pipelined", 0, 131_072, window=WINDOW, partition="given"),
+    _aiokafka("aiokafka, picking", "pipelined", 0, 131_072, window=WINDOW),
+    _confluent("confluent-kafka", "pipelined", window=WINDOW),
+    _confluent("confluent-kafka, `produce_batch(500)`", "batches", window=WINDOW, batch=BATCH),
+    Contender(
+        name="kafka-python",
+        client="kafka-python",
+        workload="pipelined",
+        options={"window": WINDOW},
+        settings=_KAFKA_PYTHON,
+    ),
+)
+K2 = (
+    _ours("ours", "in_turn", None, tasks=TASKS),
+    _aiokafka("aiokafka, partition given", "in_turn", 0, 65_536, tasks=TASKS, partition="given"),
+    _aiokafka("aiokafka, picking", "in_turn", 0, 65_536, tasks=TASKS),
+)
+K3 = (
+    _ours("ours, `move_on_after`", "in_turn_move_on", None, tasks=TASKS),
+    _ours("ours, fresh nursery", "in_turn_fresh", None, tasks=TASKS),
+    _ours("ours, re-armed nursery", "in_turn_rearmed", None, tasks=TASKS),
+    _ours("ours, lazily armed nursery", "in_turn_lazy", None, tasks=TASKS),
+)
+K6 = (_ours("ours, uncompressed, TLS", "pipelined", tls=True, window=WINDOW),)
+
+
+class Scores:
+    """What the runs of one group gave, by the contender's name."""
+
+    def __init__(self, measured: Sequence[Measured]) -> None:
+        self._measured = {each.name: each for each in measured}
+
+    def ratio(
+        self,
+        what: str,
+        ours: str,
+        theirs: str,
+        key: str = "rate",
+        must: Bound | None = None,
+        stretch: Bound | None = None,
+    ) -> Check:
+        """One of our figures over one of theirs, round by round."""
+        found = ratios(self.values(ours, key), self.values(theirs, key))
+        return Check(what=what, figure=spread_of(found) if found else None, must=must, stretch=stretch)
+
+    def cost(self, what: str, with_it: str, without: str, must: Bound) -> Check:
+        """By how much CPU time a record rises, in percent."""
+        found = [100 * (ratio - 1) for ratio in ratios(self.values(with_it, "cpu_us"), self.values(without, "cpu_us"))]
+        return Check(what=what, figure=spread_of(found) if found else None, must=must, unit="%", digits=1)
+
+    def figure(self, what: str, name: str, key: str, unit: str, must: Bound) -> Check:
+        """One of our figures as it is."""
+        found = self.values(name, key)
+        return Check(what=what, figure=spread_of(found) if found else None, must=must, unit=unit)
+
+    def values(self, name: str, key: str) -> list[float]:
+        """One figure of one contender, run by run; empty where it did not take part."""
+        return self._measured[name].values(key) if name in self._measured else []
+
+
+def at_least(value: float) -> Bound:
+    """A ratio's lower bound."""
+    return Bound(relation=">=", value=value)
+
+
+def at_most(value: float, unit: str = "×") -> Bound:
+    """An upper bound."""
+    return Bound(relation="<=", value=value, unit=unit)
+
+
+def below(value: float, unit: str = "%") -> Bound:
+    """An upper bound that is not reached."""
+    return Bound(relation="<", value=value, unit=unit)
+
+
+def _checks_k1(scores: Scores) -> list[Check]:
+    checks = []
+    for kind in ("default (zstd)", "uncompressed"):
+        ours, many = f"ours, {kind}", f"ours, {kind}, `send_many(500)`"
+        checks += [
+            scores.ratio(f"{kind} : aiokafka, partition given", ours, "aiokafka, partition given", must=at_least(3.5)),
+            scores.ratio(f"{kind} : aiokafka, picking", ours, "aiokafka, picking"),
+            scores.ratio(
+                f"{kind} : confluent-kafka", ours, "confluent-kafka", must=at_least(0.9), stretch=at_least(1.1)
+            ),
+            scores.ratio(
+                f"{kind}, `send_many` : confluent-kafka", many, "confluent-kafka", must=at_least(2), stretch=at_least(3)
+            ),
+            scores.ratio(f"{kind}, `send_many` : `produce_batch`", many, "confluent-kafka, `produce_batch(500)`"),
+            scores.ratio(f"{kind} : kafka-python", ours, "kafka-python"),
+        ]
+    given = "ours, uncompressed, partition given"
+    checks.append(
+        scores.ratio(
+            "uncompressed, partition given : aiokafka, partition given",
+            given,
+            "aiokafka, partition given",
+            must=at_least(3.5),
+        )
+    )
+    checks.append(
+        scores.ratio("CPU a record, uncompressed : confluent-kafka", "ours, uncompressed", "confluent-kafka", "cpu_us")
+    )
+    return checks
+
+
+def _checks_k2(scores: Scores) -> list[Check]:
+    checks = []
+    for peer in ("aiokafka, partition given", "aiokafka, picking"):
+        checks += [
+            scores.ratio(f"rate : {peer}", "ours", peer, must=at_least(1.2), stretch=at_least(1.4)),
+            scores.ratio(f"p50 : {peer}", "ours", peer, "p50_ms", must=at_most(0.85)),
+            scores.ratio(f"CPU a record : {peer}", "ours", peer, "cpu_us", stretch=at_most(0.7)),
+        ]
+    checks.append(scores.figure("p99", "ours", "p99_ms", "ms", at_most(3, "ms")))
+    return checks
+
+
+def _checks_k3(scores: Scores) -> list[Check]:
+    peer = "aiokafka, partition given"
+    return [
+        scores.ratio(
+            "`move_on_after` : aiokafka without a deadline", "ours, `move_on_after`", peer, must=at_least(0.7)
+        ),
+        scores.ratio(
+            "re-armed nursery : aiokafka without a deadline", "ours, re-armed nursery", peer, must=at_least(0.9)
+        ),
+        scores.ratio(
+            "lazily armed : aiokafka without a deadline", "ours, lazily armed nursery", peer, stretch=at_least(1.2)
+        ),
+        scores.ratio("fresh nursery : aiokafka without a deadline", "ours, fresh nursery", peer),
+    ]
+
+
+def _checks_k6(scores: Scores) -> list[Check]:
+    plain = "ours, uncompressed"
+    return [
+        scores.cost("zstd-1", "ours, default (zstd)", plain, below(15)),
+        scores.cost("TLS", "ours, uncompressed, TLS", plain, below(25)),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One row within a group: it shares runs with the group's other rows."""
+
+    row: str
+    title: str
+    contenders: Sequence[Contender]
+    needs: Sequence[Contender]
+    checks: Callable[[Scores], list[Check]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that are compared with each other, hence interleaved."""
+
+    parts: Sequence[Part]
+
+
+GROUPS = (
+    Group(
+        parts=(
+            Part(
+                row="K1",
+                title=f"producer alone, 300-byte records, {WINDOW} open at once",
+                contenders=K1,
+                needs=(),
+                checks=_checks_k1,
+            ),
+            Part(
+                row="K6",
+                title="cost of compression and TLS in K1, as CPU time a record",
+                contenders=K6,
+                needs=K1[:2],
+                checks=_checks_k6,
+            ),
+        )
+    ),
+    Group(
+        parts=(
+            Part(
+                row="K2",
+                title=f"{TASKS} tasks, each `await send()` in turn",
+                contenders=K2,
+                needs=(),
+                checks=_checks_k2,
+            ),
+            Part(
+                row="K3",
+                title=f"each of the {TASKS} tasks with a deadline for each record",
+                contenders=K3,
+                needs=K2[1:2],
+                checks=_checks_k3,
+            ),
+        )
+    ),
+)
+
+
+async def measure(
+    bench: Bench, group: Group, rows: Sequence[str], only: Sequence[str], say: Callable[[str], None]
+) -> list[Row]:
+    """Run a group's contenders, interleaved, and return the rows that are wanted.
+
+    On cancellation: the running process is ended.
+    """
+    await trio.lowlevel.checkpoint()
+    parts = [part for part in group.parts if part.row in rows]
+    wanted = {
+        contender.name: contender
+        for part in parts
+        for contender in (*part.contenders, *part.needs)
+        if not only or contender.client in only
+    }
+    measured = {name: Measured(name=name, settings=contender.settings) for name, contender in wanted.items()}
+    for number in range(bench.runs):
+        for name, contender in wanted.items():
+            figures = await run_child(bench, bench.spec(contender))
+            measured[name].runs.append(figures)
+            say(
+                f"{'+'.join(part.row for part in parts)} round {number + 1}/{bench.runs} {name}: "
+                f"{figures['rate']:,.0f}/s, {figures['cpu_us']:.2f} CPU-µs, p50 {figures['p50_ms']:.2f} ms, "
+                f"p99 {figures['p99_ms']:.2f} ms"
+            )
+    return [
+        Row(
+            name=part.row,
+            title=part.title,
+            columns=_COLUMNS,
+            measured=[measured[each.name] for each in (*part.contenders, *part.needs) if each.name in measured],
+            checks=[
+                check for check in part.checks(Scores(list(measured.values()))) if check.figure is not None or not only
+            ],
+        )
+        for part in parts
+    ]

@@ -16,11 +16,11 @@ from typing import Literal, TypeAlias
 import trio
 
 from kafka_client.errors import ConfigError
+from kafka_client.security import PLAINTEXT, SecurityConfig
 
 __all__ = ["Compression", "Connector", "ProducerConfig", "SecurityConfig", "parse_bootstrap_servers"]
 
 Compression: TypeAlias = Literal["none", "gzip", "snappy", "lz4", "zstd"]
-SecurityProtocol: TypeAlias = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 #: How a byte stream to one broker is made: (host, port) -> stream. Raises OSError when it cannot. TLS goes on top.
 Connector: TypeAlias = Callable[[str, int], Awaitable[trio.abc.HalfCloseableStream]]
@@ -30,38 +30,13 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SecurityConfig:
-    """How a connection proves who it is and whom it talks to. Paths name PEM files."""
-
-    protocol: SecurityProtocol = "PLAINTEXT"
-    ssl_cafile: str | None = None
-    """Certificates to trust; None takes the system's."""
-    ssl_certfile: str | None = None
-    """Our certificate chain, for mTLS."""
-    ssl_keyfile: str | None = None
-    """Our private key; None looks for it in ``ssl_certfile``."""
-    ssl_keyfile_password: str | None = None
-    ssl_check_hostname: bool = True
-
-    def __post_init__(self) -> None:
-        if self.protocol not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
-            raise ConfigError(
-                f"security.protocol: {self.protocol!r} is not one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"
-            )
-        if self.protocol.startswith("SASL"):
-            raise ConfigError(f"security.protocol: {self.protocol} is not supported yet; allowed: PLAINTEXT, SSL")
-        if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise ConfigError("ssl_keyfile: needs ssl_certfile beside it")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerConfig:
     """Everything the producer can be told. Sizes are bytes, durations seconds."""
 
     bootstrap_servers: Sequence[str] | str
     """``["host:port", …]`` or ``"host:port,host:port"``; the brokers to ask first."""
     client_id: str = "collector"
-    security: SecurityConfig = SecurityConfig()
+    security: SecurityConfig = PLAINTEXT
 
     compression: Compression = "zstd"
     compression_min_bytes: int = 1 * KIB

@@ -60,7 +60,14 @@ class ProtocolError(ConnectionLost):
 
 
 class SecurityError(ConnectionLost):
-    """TLS or SASL was refused. The message says by whom and why; retrying at once would not help."""
+    """TLS or SASL was refused. The message says by whom and why; retrying at once would not help.
+
+    ``code`` is Kafka's error code (58, 33, 34), 0 where the refusal is not the broker's answer.
+    """
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BrokerError(KafkaError):

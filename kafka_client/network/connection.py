@@ -13,6 +13,8 @@ Invariants:
 
 Non-obvious:
 
+- While the connection re-authenticates (`kafka_client.network.reauthenticate`) requests are held back: between
+  SaslHandshake and the last SaslAuthenticate a broker closes on anything else. Answers to earlier requests still come.
 - A write that is cut short by a cancellation or an error has destroyed the framing: the connection is lost. So writes
   belong to tasks of the connection's owner, never to a caller with a deadline; `exchange` writes from the connection's
   own nursery.
@@ -23,10 +25,9 @@ Non-obvious:
   come), never late; when it fires, the reader looks at the oldest request and goes on if that has time left.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 
 import trio
 
@@ -35,54 +36,16 @@ from kafka_client.errors import ConnectionLost, ProtocolError
 from kafka_client.wire.frames import API_NAMES, FrameSplitter
 from kafka_client.wire.primitives import Buffer
 
-from .establish import READ_BYTES, chained, establish, explain_broken
+from .establish import READ_BYTES, Established, chained, establish, explain_broken
 from .expected import ExpectedAnswers, OnResponse, Request
-from .handshake import Versions
+from .message import Message, RequestT, ResponseT, VersionWindow
 from .plainly import raise_plainly
+from .reauthenticate import keep_authenticated
+from .statistics import ConnectionStatistics
+from .steps import Step
 from .tls import tls_refusal
 
 __all__ = ["Connection", "ConnectionStatistics", "Message", "OnResponse", "VersionWindow", "open_connection"]
-
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
-RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
-ResponseT_co = TypeVar("ResponseT_co", covariant=True)
-
-
-class VersionWindow(Protocol):
-    """Which versions of which message we speak; every message module of wire/ says so."""
-
-    @property
-    def API_KEY(self) -> int: ...  # noqa: N802
-
-    @property
-    def MIN_VERSION(self) -> int: ...  # noqa: N802
-
-    @property
-    def MAX_VERSION(self) -> int: ...  # noqa: N802
-
-
-class Message(VersionWindow, Protocol[RequestT_contra, ResponseT_co]):
-    """What every message module of wire/ has."""
-
-    def encode_request(self, request: RequestT_contra, version: int) -> bytes: ...
-
-    def decode_response(self, body: Buffer, version: int) -> ResponseT_co: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionStatistics:
-    """What went over one connection so far."""
-
-    address: str
-    in_flight: int
-    """Requests without an answer."""
-    oldest_request_age_s: float
-    """0 when nothing is in flight."""
-    requests_total: int
-    responses_total: int
-    sent_bytes_total: int
-    received_bytes_total: int
 
 
 class Connection:
@@ -90,17 +53,21 @@ class Connection:
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
         nursery: trio.Nursery,
         *,
         address: str,
-        versions: Versions,
+        established: Established,
         config: ProducerConfig,
     ) -> None:
-        self.versions = versions
+        self.versions = established.versions
         self.address = address
-        self._stream = stream
-        # The nursery that `open_connection` holds open around its block: `exchange` writes in it, `_lose` cancels it.
+        self.session = established.session
+        """What the broker is convinced of; None without SASL."""
+        self.warning = established.warning
+        """What an operator should mend although it works; empty if nothing."""
+        self.reauthentications_total = 0
+        self._stream = established.stream
+        # The nursery that `open_connection` holds open around its block: `exchange` writes in it, `lose` cancels it.
         self._nursery = nursery
         self._config = config
         self._splitter = FrameSplitter(config.response_max_bytes)
@@ -109,6 +76,7 @@ class Connection:
         self._lost: ConnectionLost | None = None
         self._reading = trio.CancelScope()
         self._writing = trio.StrictFIFOLock()
+        self._resumed: trio.Event | None = None
         self._in_write = False
         self._requests_total = 0
         self._responses_total = 0
@@ -122,8 +90,19 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """False once the connection is lost. While True, `write` enters ``send_all`` without a checkpoint before it,
-        unless an `exchange` is being written at that moment."""
+        unless an `exchange` is being written at that moment, or requests are held back."""
         return self._lost is None
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether requests wait for the connection to re-authenticate; who can wait before making one, should."""
+        return self._resumed is not None
+
+    async def wait_resumed(self) -> None:
+        """Wait until no request is held back. On cancellation: nothing happens."""
+        await trio.lowlevel.checkpoint()
+        while self._resumed is not None:
+            await self._resumed.wait()
 
     @property
     def closed_reason(self) -> ConnectionLost | None:
@@ -149,6 +128,7 @@ class Connection:
             responses_total=self._responses_total,
             sent_bytes_total=self._sent_bytes_total,
             received_bytes_total=self._received_bytes_total,
+            reauthentications_total=self.reauthentications_total,
         )
 
     def version_of(self, message: VersionWindow, *, at_most: int | None = None) -> int:
@@ -219,23 +199,55 @@ class Connection:
             version = self.version_of(message)
         body = message.encode_request(request, version)
         self.raise_if_lost()
-        waiter = _Waiter()
-        self._waiters.add(waiter)
-        asked = Request(message.API_KEY, version, body, waiter.take, self._allowed_s(timeout_s))
-        self._nursery.start_soon(self._send_for_waiter, asked, name=f"write to {self.address}")
+        with self._waiting() as waiter:
+            asked = Request(message.API_KEY, version, body, waiter.take, self._allowed_s(timeout_s))
+            self._nursery.start_soon(self._send_for_waiter, asked, name=f"write to {self.address}")
+            answer = await self._wait_answer(waiter)
         try:
-            await waiter.done.wait()
-        finally:
-            self._waiters.discard(waiter)
-        if waiter.body is None:
-            lost = self._lose(ConnectionLost(f"{self.address} did not answer"))
-            raise lost from lost.__cause__
-        try:
-            return message.decode_response(waiter.body, version)
+            return message.decode_response(answer, version)
         except ProtocolError as error:
             broken = ProtocolError(f"{self.address}: {API_NAMES[message.API_KEY]} v{version}: {error}")
-            self._lose(broken)
+            self.lose(broken)
             raise broken from error
+
+    @contextmanager
+    def _waiting(self) -> Iterator["_Waiter"]:
+        waiter = _Waiter()
+        self._waiters.add(waiter)
+        try:
+            yield waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    async def _wait_answer(self, waiter: "_Waiter") -> memoryview:
+        await waiter.done.wait()
+        if waiter.body is None:
+            lost = self.lose(ConnectionLost(f"{self.address} did not answer"))
+            raise lost from lost.__cause__
+        return waiter.body
+
+    @asynccontextmanager
+    async def hold_back(self) -> AsyncIterator[None]:
+        """Let nothing but `ask_held` be written while the block lasts. On cancellation: it lets go."""
+        self._resumed = trio.Event()
+        try:
+            async with self._writing:
+                yield
+        finally:
+            self._resumed.set()
+            self._resumed = None
+
+    async def ask_held(self, step: Step) -> memoryview:
+        """Ask within `hold_back` and return the answer's body.
+
+        Raises:
+            ConnectionLost: the connection is or becomes lost.
+
+        On cancellation: the connection is lost.
+        """
+        with self._waiting() as waiter:
+            await self._send_held(Request(step.api_key, step.version, step.body, waiter.take, self._allowed_s(None)))
+            return await self._wait_answer(waiter)
 
     def _allowed_s(self, timeout_s: float | None) -> float:
         return self._config.request_timeout_s if timeout_s is None else timeout_s
@@ -252,27 +264,31 @@ class Connection:
         except trio.WouldBlock:
             await self._writing.acquire()
         try:
-            self.raise_if_lost()
-            # The last synchronous act before send_all: from here on the request may be on its way.
-            frame = self._expected.register(request, trio.current_time())
-            silent_until = self._expected.silent_until()
-            if silent_until < self._reading.deadline:
-                self._reading.deadline = silent_until
-            self._requests_total += 1
-            self._sent_bytes_total += len(frame)
-            sent = False
-            try:
-                await self._stream.send_all(frame)
-                sent = True
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                lost = self._lose(self._broken(error))
-                raise lost from lost.__cause__
-            finally:
-                if not sent:
-                    self._lose(ConnectionLost(f"a write to {self.address} was cut short"))
-            self.raise_if_lost()
+            await self._send_held(request)
         finally:
             self._writing.release()
+
+    async def _send_held(self, request: Request) -> None:
+        """Write, by whoever holds the lock."""
+        self.raise_if_lost()
+        # The last synchronous act before send_all: from here on the request may be on its way.
+        frame = self._expected.register(request, trio.current_time())
+        silent_until = self._expected.silent_until()
+        if silent_until < self._reading.deadline:
+            self._reading.deadline = silent_until
+        self._requests_total += 1
+        self._sent_bytes_total += len(frame)
+        sent = False
+        try:
+            await self._stream.send_all(frame)
+            sent = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            lost = self.lose(self._broken(error))
+            raise lost from lost.__cause__
+        finally:
+            if not sent:
+                self.lose(ConnectionLost(f"a write to {self.address} was cut short"))
+        self.raise_if_lost()
 
     async def read_loop(self) -> None:
         """Take answers until the connection is lost. `open_connection` runs this, nobody else."""
@@ -284,7 +300,7 @@ class Connection:
             oldest = expected.oldest
             if oldest is not None and trio.current_time() >= expected.silent_until():
                 name = API_NAMES[oldest.api_key]
-                self._lose(ConnectionLost(f"no answer to {name} for {oldest.timeout_s:g} s from {self.address}"))
+                self.lose(ConnectionLost(f"no answer to {name} for {oldest.timeout_s:g} s from {self.address}"))
             if self._lost is not None:
                 return
 
@@ -293,10 +309,10 @@ class Connection:
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self._lose(self._broken(error))
+                self.lose(self._broken(error))
                 return  # noqa: ASYNC910
             if not data:
-                self._lose(ConnectionLost(f"{self.address} closed the connection"))
+                self.lose(ConnectionLost(f"{self.address} closed the connection{self._hint()}"))
                 return  # noqa: ASYNC910
             self._received_bytes_total += len(data)
             self._expected.heard(trio.current_time())
@@ -305,8 +321,13 @@ class Connection:
                     self._expected.take(frame)
                     self._responses_total += 1
             except ProtocolError as error:
-                self._lose(chained(ProtocolError(f"{self.address}: {error}"), error))
+                self.lose(chained(ProtocolError(f"{self.address}: {error}"), error))
                 return  # noqa: ASYNC910
+
+    def _hint(self) -> str:
+        if self._responses_total or not len(self._expected) or self.session is not None:
+            return ""
+        return " on our first request; does the listener want SASL (security.protocol, sasl_mechanism)?"
 
     def _broken(self, error: Exception) -> ConnectionLost:
         refusal = tls_refusal(error, self.address)
@@ -314,7 +335,7 @@ class Connection:
             refusal or ConnectionLost(f"lost the connection to {self.address}: {explain_broken(error)}"), error
         )
 
-    def _lose(self, reason: ConnectionLost) -> ConnectionLost:
+    def lose(self, reason: ConnectionLost) -> ConnectionLost:
         """End the connection for ``reason``, unless it has ended; return what to raise."""
         if self._lost is None:
             self._lost = reason
@@ -322,17 +343,17 @@ class Connection:
                 waiter.done.set()
             self._nursery.cancel_scope.cancel(reason=str(reason))
         # A new one for each caller: a shared exception would gather the tracebacks of all of them.
-        return chained(type(self._lost)(str(self._lost)), self._lost.__cause__)
+        return chained(copy(self._lost), self._lost.__cause__)
 
     def raise_if_lost(self) -> None:
         """Raise why the connection ended, if it did."""
         if self._lost is not None:
-            lost = self._lose(self._lost)
+            lost = self.lose(self._lost)
             raise lost from lost.__cause__
 
     def finish(self) -> None:
         """Close from our side; `open_connection` calls this when its block is left."""
-        self._lose(ConnectionLost(f"the connection to {self.address} was closed by us"))
+        self.lose(ConnectionLost(f"the connection to {self.address} was closed by us"))
 
 
 class _Waiter:
@@ -368,10 +389,10 @@ async def open_connection(
     completed = False
     try:
         async with trio.open_nursery() as nursery:
-            connection = Connection(
-                established.stream, nursery, address=f"{host}:{port}", versions=established.versions, config=config
-            )
+            connection = Connection(nursery, address=f"{host}:{port}", established=established, config=config)
             nursery.start_soon(connection.read_loop, name=f"read from {host}:{port}")
+            if connection.session is not None:
+                nursery.start_soon(keep_authenticated, connection, config, name=f"authenticate to {host}:{port}")
             try:
                 yield connection
                 completed = True

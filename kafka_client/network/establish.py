@@ -1,37 +1,42 @@
 """From an address to a stream that has shaken hands.
 
-Owns: the order TCP, TLS, handshake, all under one deadline, and the sentences that say which of them failed. Refuses to
-know: what the connection is for.
+Owns: the order secrets, TCP, TLS, handshake, all under one deadline, and the sentences that say which of them failed.
+Refuses to know: what the connection is for.
 
 Invariant: whatever happens, a stream that is not returned is closed.
 """
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeVar
 
 import trio
 
 from kafka_client.config import Connector, ProducerConfig
 from kafka_client.errors import ConfigError, ConnectionLost, ProtocolError, SecurityError
-from kafka_client.wire.frames import FrameSplitter, decode_response_header, encode_request_frame
+from kafka_client.wire import api_versions
+from kafka_client.wire.frames import API_NAMES, FrameSplitter, decode_response_header, encode_request_frame
+from kafka_client.wire.primitives import Buffer
 
-from .handshake import START_VERSIONS, Handshake, Versions, shake_hands
+from .credentials import credentials_of
+from .handshake import START_VERSIONS, Greeted, Versions, shake_hands
+from .sasl import Login, Session
+from .steps import Exchange, Step, Work
 from .tcp import connect_tcp
-from .tls import make_ssl_context, start_tls, tls_refusal
+from .tls import start_tls, tls_refusal
 
-__all__ = ["READ_BYTES", "Established", "chained", "establish", "explain_broken"]
+__all__ = ["READ_BYTES", "Established", "chained", "establish", "explain_broken", "located", "run_work"]
+
+ErrorT = TypeVar("ErrorT", bound=ConnectionLost)
 
 #: One read of a socket. Answers to Produce are small; those of Fetch come in several reads.
 READ_BYTES = 64 * 1024
 
-_Exchange: TypeAlias = Callable[[bytes], Awaitable[memoryview]]
-
 
 class _HungUp(ConnectionLost):
-    """The peer closed the connection instead of answering the handshake; another version may suit it better."""
+    """The peer closed the connection instead of answering the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,20 @@ class Established:
 
     stream: trio.abc.Stream
     versions: Versions
+    session: Session | None
+    warning: str
+    """What an operator should mend although it works: newer certificate files that cannot be used."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """What is being done right now, for the message when time is over."""
+    """What is being done right now, for the message when time is over; and what was noticed meanwhile."""
 
     address: str
     stage: str = field(default="TCP")
+    api_key: int = api_versions.API_KEY
+    """Of the request that is being asked."""
+    warning: str = ""
 
 
 async def establish(host: str, port: int, config: ProducerConfig, connector: Connector | None) -> Established:
@@ -55,28 +66,40 @@ async def establish(host: str, port: int, config: ProducerConfig, connector: Con
 
     Raises:
         ConnectionLost: refused, unreachable, too slow, or hung up on.
-        SecurityError: TLS was refused, or our certificates cannot be read.
+        SecurityError: TLS or SASL was refused, or our certificates or secrets cannot be read.
         ProtocolError: the peer does not speak Kafka.
 
     On cancellation: nothing is left open.
     """
     attempt = _Attempt(f"{host}:{port}")
     with trio.move_on_after(config.connect_timeout_s):  # noqa: ASYNC912  # START_VERSIONS is not empty
+        login = await _read_login(config, attempt)
         for start_version in START_VERSIONS:
             stream = await _open_stream(host, port, config, connector, attempt)
             try:
-                attempt.stage = "ApiVersions"
-                versions = await _drive(stream, shake_hands(start_version), config, attempt.address)
+                greeted = await _drive(stream, shake_hands(start_version, login), config, attempt)
             except _HungUp:
                 await trio.aclose_forcefully(stream)
-                if start_version == START_VERSIONS[-1]:
+                # Another version may suit it better; but what it says to SASL does not depend on that.
+                if start_version == START_VERSIONS[-1] or attempt.api_key != api_versions.API_KEY:
                     raise
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
             else:
-                return Established(stream, versions)
+                return Established(stream, greeted.versions, greeted.session, attempt.warning)
     raise ConnectionLost(f"no connection to {attempt.address} within {config.connect_timeout_s:g} s ({attempt.stage})")
+
+
+async def _read_login(config: ProducerConfig, attempt: _Attempt) -> Login | None:
+    security = config.security
+    if security.sasl_mechanism is None:
+        return None  # noqa: ASYNC910  # nothing to read
+    attempt.stage = "secrets"
+    try:
+        return await credentials_of(security).login(security)
+    except ConnectionLost as error:
+        raise located(error, attempt.address) from error.__cause__
 
 
 async def _open_stream(
@@ -95,7 +118,8 @@ async def _open_stream(
         return stream
     attempt.stage = "TLS"
     try:
-        return await start_tls(stream, make_ssl_context(config.security), host, attempt.address)
+        context, attempt.warning = credentials_of(config.security).tls.current(config.security)
+        return await start_tls(stream, context, host, attempt.address)
     except ConfigError as error:
         await trio.aclose_forcefully(stream)
         raise SecurityError(f"{attempt.address}: {error}") from error
@@ -107,31 +131,61 @@ async def _open_stream(
         raise
 
 
-async def _drive(stream: trio.abc.Stream, handshake: Handshake, config: ProducerConfig, address: str) -> Versions:
+async def _drive(
+    stream: trio.abc.Stream, handshake: Exchange[Greeted], config: ProducerConfig, attempt: _Attempt
+) -> Greeted:
     splitter = FrameSplitter(config.response_max_bytes)
     correlation_id = 0
-    step = next(handshake)
+    wanted = next(handshake)
     while True:
-        frame = encode_request_frame(step.api_key, step.version, correlation_id, config.client_id, step.body)
-        answer = await _round_trip(stream, frame, splitter, address)
-        answered_id, body = decode_response_header(answer, step.api_key, step.version)
-        if answered_id != correlation_id:
-            raise ProtocolError(f"{address} answered request {answered_id}, which was not asked")
-        correlation_id += 1
+        reply: Buffer
+        if isinstance(wanted, Work):
+            reply = await run_work(wanted)
+        else:
+            attempt.stage, attempt.api_key = API_NAMES[wanted.api_key], wanted.api_key
+            reply = await _ask(stream, wanted, correlation_id, splitter, config, attempt)
+            correlation_id += 1
         try:
-            step = handshake.send(body)
+            wanted = handshake.send(reply)
         except StopIteration as end:
-            versions: Versions = end.value
-            return versions
+            greeted: Greeted = end.value
+            return greeted
+        except ConnectionLost as error:
+            raise located(error, attempt.address) from error
 
 
-async def _round_trip(stream: trio.abc.Stream, frame: bytes, splitter: FrameSplitter, address: str) -> memoryview:
+async def run_work(work: Work) -> bytes:
+    """Do ``work`` beside the event loop.
+
+    On cancellation: its result is thrown away; it ends by itself.
+    """
+    return await trio.to_thread.run_sync(work.run, abandon_on_cancel=True)
+
+
+async def _ask(
+    stream: trio.abc.Stream,
+    step: Step,
+    correlation_id: int,
+    splitter: FrameSplitter,
+    config: ProducerConfig,
+    attempt: _Attempt,
+) -> memoryview:
+    frame = encode_request_frame(step.api_key, step.version, correlation_id, config.client_id, step.body)
+    answer = await _round_trip(stream, frame, splitter, attempt)
+    answered_id, body = decode_response_header(answer, step.api_key, step.version)
+    if answered_id != correlation_id:
+        raise ProtocolError(f"{attempt.address} answered request {answered_id}, which was not asked")
+    return body
+
+
+async def _round_trip(stream: trio.abc.Stream, frame: bytes, splitter: FrameSplitter, attempt: _Attempt) -> memoryview:
+    address = attempt.address
     try:
         await stream.send_all(frame)
         while True:
             data = await stream.receive_some(READ_BYTES)
             if not data:
-                raise _HungUp(f"{address} closed the connection during the handshake; {_hint(stream)}")
+                raise _HungUp(f"{address} closed the connection during the handshake; {_hint(stream, attempt)}")
             frames = splitter.feed(data)
             if len(frames) > 1 or (frames and splitter.held_bytes):
                 raise ProtocolError(f"{address} sent more than one answer to one request")
@@ -141,10 +195,14 @@ async def _round_trip(stream: trio.abc.Stream, frame: bytes, splitter: FrameSpli
         refusal = tls_refusal(error, address)
         if refusal is not None:
             raise refusal from error
-        raise _HungUp(f"lost {address} during the handshake: {explain_broken(error)}; {_hint(stream)}") from error
+        raise _HungUp(
+            f"lost {address} during the handshake: {explain_broken(error)}; {_hint(stream, attempt)}"
+        ) from error
 
 
-def _hint(stream: trio.abc.Stream) -> str:
+def _hint(stream: trio.abc.Stream, attempt: _Attempt) -> str:
+    if attempt.api_key != api_versions.API_KEY:
+        return f"{attempt.stage} was not answered: look into the broker's log"
     if isinstance(stream, trio.SSLStream):
         return "does the listener want a client certificate (ssl_certfile)?"
     return "does the listener speak another security.protocol?"
@@ -172,3 +230,10 @@ def chained(error: ConnectionLost, cause: BaseException | None) -> ConnectionLos
     """``error`` with its cause, for a place that keeps the error and raises it later."""
     error.__cause__ = cause
     return error
+
+
+def located(error: ErrorT, address: str) -> ErrorT:
+    """``error`` with the broker's address before its words."""
+    found = copy(error)
+    found.args = (f"{address}: {error}",)
+    return found

@@ -127,7 +127,8 @@ async def test_loss_while_an_exchange_waits_is_raised_by_it(config: ProducerConf
                 except ConnectionLost as error:
                     raised.append(str(error))
                     raise
-    assert raised == ["broker:9092 closed the connection"]
+    assert len(raised) == 1
+    assert raised[0].startswith("broker:9092 closed the connection on our first request; does the listener want SASL")
 
 
 async def test_exchange_from_outside_the_block_is_woken_by_the_loss(config: ProducerConfig, peer: Any) -> None:

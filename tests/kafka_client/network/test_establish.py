@@ -20,7 +20,7 @@ def test_handshake_asks_once_where_the_version_suits(make_versions_body: Body) -
     assert next(steps).version == 4
     with pytest.raises(StopIteration) as end:
         steps.send(memoryview(make_versions_body(4)))
-    assert end.value.value[0] == (3, 13)
+    assert end.value.value.versions[0] == (3, 13)
 
 
 def test_handshake_error_35_asks_again_with_version_0(make_versions_body: Body) -> None:

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from collector.devtools.kafka_install import EXPECTED_BYTES, DownloadStep, ShowStep, find_kafka
+from collector.devtools.kafka_install import DownloadStep, ShowStep, find_kafka
+from collector.devtools.kafka_release import DEFAULT_RELEASE
 
 __all__ = ["show_download"]
 
@@ -23,7 +24,7 @@ def show_download() -> Iterator[ShowStep | None]:
     if find_kafka() is not None:
         yield None
         return
-    text = f"fetching Apache Kafka, once: about {EXPECTED_BYTES // MB} MB in 46 files"
+    text = f"fetching Apache Kafka, once: about {DEFAULT_RELEASE.expected_bytes // MB} MB in 46 files"
     print(text, flush=True)
     if sys.stdout.isatty():
         with _bar() as show:
@@ -53,7 +54,7 @@ def _bar() -> Iterator[ShowStep]:
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("", total=EXPECTED_BYTES)
+        task = progress.add_task("", total=DEFAULT_RELEASE.expected_bytes)
 
         def show(step: DownloadStep) -> None:
             progress.update(task, completed=step.done_bytes, total=step.total_bytes, description=step.name)

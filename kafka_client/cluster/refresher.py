@@ -4,11 +4,15 @@ Owns: the connection for such questions (its own, so that produce traffic cannot
 the pace. Refuses to know: what the answers mean for partitions; it hands them to its listener.
 
 Pace. A refresh is due when somebody wants one, when the last was incomplete, and every ``metadata_max_age_s``; never
-more often than every ``metadata_min_interval_s``. Reconnecting and asking again pause with full jitter. An answer that
-does not come within `ANSWER_S` costs this connection, not a produce connection, so giving up is cheap.
+more often than every ``metadata_min_interval_s``. Reconnecting and asking again pause with full jitter. Where TLS or
+SASL is refused by all candidates, or by `REFUSALS_MAX` of them in a row, the pause is ``operator_retry_s``. An answer
+that does not come within `ANSWER_S` costs this connection, not a produce connection, so giving up is cheap. A broker
+that asks for a pause (``throttle_time_ms``, KIP-219) is asked nothing on that connection meanwhile.
 
-Whom to ask: the known brokers in random order; the bootstrap servers while none is known, after ``rebootstrap_after_s``
-without success, and at once when a broker says so (KIP-1102, error 129).
+Whom to ask: the known brokers in random order. When none of them has answered for ``rebootstrap_after_s``, counted from
+the first failure since the last success, each round begins with the bootstrap servers and goes on with the known ones:
+learned brokers may come back while the bootstrap servers are gone for good (librdkafka #5088). When a broker says
+REBOOTSTRAP_REQUIRED (129, KIP-1102) the known ones are forgotten at once: they are of another cluster.
 """
 
 import math
@@ -18,7 +22,7 @@ from typing import NoReturn, Protocol
 import trio
 
 from kafka_client.config import Connector, ProducerConfig, split_address
-from kafka_client.errors import ConnectionLost
+from kafka_client.errors import ConnectionLost, SecurityError
 from kafka_client.network.connection import Connection, open_connection
 from kafka_client.wire import init_producer_id, metadata
 from kafka_client.wire.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
@@ -32,6 +36,8 @@ __all__ = ["ClusterListener", "Refresher"]
 #: An answer about metadata takes milliseconds; a broker that needs longer is stopped or gone.
 ANSWER_S = 10.0
 REBOOTSTRAP_REQUIRED = 129
+#: So many refusals by TLS or SASL, one after the other, are taken for everybody's answer.
+REFUSALS_MAX = 3
 
 
 class ClusterListener(Protocol):
@@ -77,8 +83,12 @@ class Refresher:
         self._asked_at = -math.inf
         self._next_refresh = -math.inf
         self._next_id = -math.inf
-        self._succeeded_at = -math.inf
+        self._failing_since: float | None = None
+        """The first failure since the last success."""
+        self._quiet_until = -math.inf
+        """The connection is throttled."""
         self._failures = 0
+        self._refusals = 0
 
     def want(self) -> None:
         """Metadata is stale, or a producer id is wanted."""
@@ -95,10 +105,10 @@ class Refresher:
 
         On cancellation: the connection is closed; nothing else to undo.
         """
-        self._succeeded_at = trio.current_time()
         while True:
             await self._alarm.wait(self._due())
             address = self._choose()
+            self._quiet_until = -math.inf
             try:
                 async with open_connection(
                     address.host, address.port, config=self._config, connector=self._connector
@@ -106,16 +116,18 @@ class Refresher:
                     self.connections_opened_total += 1
                     await self._ask(connection)
             except ConnectionLost as error:
-                if self._due() > trio.current_time():
+                refused = isinstance(error, SecurityError)
+                if self._due() > trio.current_time() and not refused:
                     continue  # it ended while idle, as brokers do after ten minutes
-                self._failures += 1
+                self._failed()
+                self._refusals = self._refusals + 1 if refused else 0
                 self._listener.cluster_failed(f"{address.host}:{address.port}", error)
             await trio.sleep(self._pause_s())
 
     async def _ask(self, connection: Connection) -> None:
         while True:
             now = trio.current_time()
-            if self._listener.wants_producer_id and now >= self._next_id:
+            if self._listener.wants_producer_id and now >= max(self._next_id, self._quiet_until):
                 await self._ask_producer_id(connection)
             elif now >= self._refresh_due():
                 if await self._ask_metadata(connection):
@@ -133,17 +145,20 @@ class Refresher:
         except ConnectionLost:
             self._stale = True
             raise
+        now = trio.current_time()
+        self._throttled(response.throttle_time_ms, now)
         if response.error_code == REBOOTSTRAP_REQUIRED:
             self._known = []
             self._candidates = []
             self._stale = True
+            self._failed()
             return True
-        now = trio.current_time()
         self._next_refresh = now + self._config.metadata_max_age_s
         again_s: float | None = self._config.retry_backoff_max_s
-        if response.brokers:
+        if response.brokers and response.error_code == 0:
             self._failures = 0
-            self._succeeded_at = now
+            self._refusals = 0
+            self._failing_since = None
             self._known = [BrokerAddress(broker.host, broker.port) for broker in response.brokers]
             again_s = self._listener.metadata_arrived(response)
         if again_s is not None:
@@ -152,6 +167,7 @@ class Refresher:
 
     async def _ask_producer_id(self, connection: Connection) -> None:
         response = await connection.exchange(init_producer_id, InitProducerIdRequest(), timeout_s=self._answer_s)
+        self._throttled(response.throttle_time_ms, trio.current_time())
         again_s = self._listener.producer_id_arrived(response)
         self._next_id = -math.inf if again_s is None else trio.current_time() + again_s
 
@@ -161,26 +177,39 @@ class Refresher:
 
     def _refresh_due(self) -> float:
         wanted = -math.inf if self._stale else self._next_refresh
-        return max(wanted, self._asked_at + self._config.metadata_min_interval_s)
+        return max(wanted, self._asked_at + self._config.metadata_min_interval_s, self._quiet_until)
 
     def _due(self) -> float:
         due = self._refresh_due()
-        return min(due, self._next_id) if self._listener.wants_producer_id else due
+        return min(due, max(self._next_id, self._quiet_until)) if self._listener.wants_producer_id else due
+
+    def _throttled(self, throttle_time_ms: int, now: float) -> None:
+        if throttle_time_ms > 0:
+            self._quiet_until = now + throttle_time_ms / 1000
+
+    def _failed(self) -> None:
+        self._failures += 1
+        if self._failing_since is None:
+            self._failing_since = trio.current_time()
 
     def _choose(self) -> BrokerAddress:
         if not self._candidates:
-            silent_s = trio.current_time() - self._succeeded_at
-            if self._known and silent_s < self._config.rebootstrap_after_s:
-                self._candidates = list(self._known)
-            else:
-                self._candidates = [BrokerAddress(*split_address(server)) for server in self._config.bootstrap_servers]
-                self._succeeded_at = trio.current_time()
-                self._known = []
+            since = self._failing_since
+            self._candidates = list(self._known)
             self._random.shuffle(self._candidates)
+            if not self._known or (
+                since is not None and trio.current_time() - since >= self._config.rebootstrap_after_s
+            ):
+                servers = [BrokerAddress(*split_address(server)) for server in self._config.bootstrap_servers]
+                self._random.shuffle(servers)
+                self._candidates += servers  # taken from the end: they come first
         return self._candidates.pop()
 
     def _pause_s(self) -> float:
         config = self._config
+        if self._refusals >= REFUSALS_MAX or (self._refusals and not self._candidates):
+            self._refusals = 0
+            return config.operator_retry_s
         longest = min(config.reconnect_backoff_max_s, config.reconnect_backoff_min_s * 2.0 ** min(self._failures, 16))
         return self._random.uniform(0, longest)
 

@@ -3,9 +3,14 @@
 Owns: brokers' addresses, partitions' leaders, and which of two facts is newer. Refuses to know: how metadata is
 fetched.
 
-Rules (kafka.md §3). A partition whose leader epoch is lower than the one known, under the same topic id, is old news:
-a broker that lags behind answered. An answer without brokers is a failed refresh, never "everything is gone"; a topic
-that an answer calls unknown keeps what was known of it. Another topic id means another topic under the same name.
+Rules. A partition whose leader epoch is lower than the one known, under the same topic id, is old news: a broker that
+lags behind answered. At the same epoch the newer answer counts, even if it names another leader: brokers and clones
+that keep no epochs always say 0. A partition with LEADER_NOT_AVAILABLE or LISTENER_NOT_FOUND has no leader for us; one
+with REPLICA_NOT_AVAILABLE lacks a follower and has the leader that it names. An answer without brokers, and a topic
+without an error and without partitions, are failed refreshes, never "it is gone"; a topic that an answer calls unknown
+keeps what was known of it. Another topic id means another topic under the same name.
+
+Source: Java's Metadata.updateLatestMetadata, KIP-320; franz-go's TestMetadataZeroPartitionsNoFakeSuccess.
 """
 
 from collections.abc import Mapping
@@ -16,6 +21,8 @@ from kafka_client.wire.metadata import MetadataResponse, PartitionMetadata, Topi
 __all__ = ["NULL_TOPIC_ID", "BrokerAddress", "ClusterSnapshot", "LeaderInfo", "TopicSnapshot"]
 
 NULL_TOPIC_ID = bytes(16)
+#: LEADER_NOT_AVAILABLE, LISTENER_NOT_FOUND: the leader, if one is named, cannot be reached by this listener.
+LEADERLESS = frozenset({5, 72})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ def _merged_topic(known: TopicSnapshot | None, new: TopicMetadata) -> TopicSnaps
     if not new.partitions:
         if known is None:
             return TopicSnapshot(topic_id=NULL_TOPIC_ID, partitions=(), error_code=new.error_code)
-        return replace(known, error_code=new.error_code)
+        return replace(known, error_code=new.error_code or known.error_code)
     same = known is not None and (new.id == known.topic_id or NULL_TOPIC_ID in (new.id, known.topic_id))
     # A broker that does not know the partitions' tail yet must not shrink the topic: keys would move.
     before = known.partitions if known is not None and same else ()
@@ -90,4 +97,5 @@ def _merged_topic(known: TopicSnapshot | None, new: TopicMetadata) -> TopicSnaps
 def _newer(known: LeaderInfo, new: PartitionMetadata) -> LeaderInfo:
     if 0 <= new.leader_epoch < known.epoch:
         return known
-    return LeaderInfo(new.leader if new.leader >= 0 else None, max(new.leader_epoch, known.epoch))
+    leader = new.leader if new.leader >= 0 and new.error_code not in LEADERLESS else None
+    return LeaderInfo(leader, max(new.leader_epoch, known.epoch))

@@ -203,7 +203,7 @@ class Dispatch:
         """The broker at this address could not be asked."""
         self.last_cluster_error = str(error)
         if isinstance(error, SecurityError):
-            self.standing.connection_refused(CLUSTER, "SECURITY", str(error))
+            self.standing.security_refused(CLUSTER, error)
         self._observer.metadata_failed(MetadataFailed(address=address, reason=str(error)))
 
     def metadata_arrived(self, response: MetadataResponse) -> float | None:

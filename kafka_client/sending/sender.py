@@ -89,7 +89,7 @@ class Sender:
             ) as connection:
                 self.connected = True
                 self.connections_opened_total += 1
-                self._dispatch.standing.connection_works(self._broker)
+                self._dispatch.standing.connection_works(self._broker, connection.warning)
                 self._observer.connected(BrokerConnected(broker=self._broker, address=where))
                 await self._drive(connection, address)
             reason = "closed by us: to ask for the versions again, or because the broker moved"
@@ -98,7 +98,7 @@ class Sender:
             self._dispatch.standing.connection_refused(self._broker, "UNSUPPORTED_VERSION", reason)
         except SecurityError as error:
             reason, operator = str(error), True
-            self._dispatch.standing.connection_refused(self._broker, "SECURITY", reason)
+            self._dispatch.standing.security_refused(self._broker, error)
         except ConnectionLost as error:
             reason = str(error)
         finally:
@@ -134,6 +134,9 @@ class Sender:
                     await trio.lowlevel.checkpoint()
                     return
                 await self.alarm.wait()
+                continue
+            if connection.holds_back:
+                await connection.wait_resumed()  # or what is sealed could not be withdrawn while it waits
                 continue
             request = outbox.next_request(trio.current_time()) if connection.is_open else None
             if request is None:

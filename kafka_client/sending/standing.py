@@ -11,8 +11,10 @@ from collections.abc import Callable
 import trio
 
 from kafka_client.config import ProducerConfig
+from kafka_client.errors import SecurityError
 from kafka_client.observe import ProducerObserver
 from kafka_client.wire.error_codes import ErrorRow
+from kafka_client.wire.error_names import error_name
 
 from .hold import Hold, OperatorError
 from .office import TopicView
@@ -34,6 +36,8 @@ class StandingErrors:
         """The producer's."""
         self.refused: dict[int, OperatorError] = {}
         """By broker: connections refused by TLS or SASL, or for want of a common version."""
+        self._worn: dict[int, OperatorError] = {}
+        """By broker: certificate files that cannot be used, while what was read before still works."""
         self._observer = observer
         self._on_cleared = on_cleared
 
@@ -64,29 +68,47 @@ class StandingErrors:
             self._observer.operator_error_cleared(error)
             self._on_cleared()
 
-    def connection_works(self, broker: int) -> None:
-        """A connection was opened."""
-        error = self.refused.pop(broker, None)
+    def connection_works(self, broker: int, warning: str = "") -> None:
+        """A connection was opened; ``warning`` says what an operator should mend all the same."""
+        self._over(self.refused, broker)
+        if warning:
+            self._stands(self._worn, broker, 0, "CERTIFICATE_FILES", warning)
+        else:
+            self._over(self._worn, broker)
+
+    def connection_refused(self, broker: int, name: str, reason: str, *, code: int = 0) -> None:
+        """TLS or SASL was refused, or there is no common version: an operator's to mend."""
+        self._stands(self.refused, broker, code, name, reason)
+
+    def security_refused(self, broker: int, error: SecurityError) -> None:
+        """TLS or SASL was refused; by Kafka's name of the code where the broker gave one."""
+        name = error_name(error.code) if error.code else "SECURITY"
+        self.connection_refused(broker, name, str(error), code=error.code)
+
+    def _stands(self, errors: dict[int, OperatorError], broker: int, code: int, name: str, advice: str) -> None:
+        before = errors.get(broker)
+        if before is not None and before.advice == advice:
+            return
+        scope = "producer" if broker == CLUSTER else f"broker {broker}"
+        error = OperatorError(code=code, name=name, advice=advice, scope=scope, since=trio.current_time())
+        errors[broker] = error
+        self._observer.operator_error(error)
+
+    def _over(self, errors: dict[int, OperatorError], broker: int) -> None:
+        error = errors.pop(broker, None)
         if error is not None:
             self._observer.operator_error_cleared(error)
 
-    def connection_refused(self, broker: int, name: str, reason: str) -> None:
-        """TLS or SASL was refused, or there is no common version: an operator's to mend."""
-        before = self.refused.get(broker)
-        if before is not None and before.advice == reason:
-            return
-        scope = "producer" if broker == CLUSTER else f"broker {broker}"
-        error = OperatorError(code=0, name=name, advice=reason, scope=scope, since=trio.current_time())
-        self.refused[broker] = error
-        self._observer.operator_error(error)
-
     def errors(self) -> list[OperatorError]:
         """Those of the producer and of its connections."""
+        return [*self._stopping(), *self._worn.values()]
+
+    def _stopping(self) -> list[OperatorError]:
         return [error for error in (self.hold.error, *self.refused.values()) if error is not None]
 
     def reason(self) -> str | None:
         """The reason of outcomes while one of them stands."""
-        for error in self.errors():
+        for error in self._stopping():
             return error.reason
         return None
 

@@ -60,6 +60,8 @@ class Appended:
 
     base_offset: int
     duplicate: bool
+    log_append_time_ms: int = -1
+    """Of a duplicate the highest timestamp of the batch, as Apache Kafka answers (``duplicate.timestamp``)."""
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ class PartitionLog:
             known = self._producers.get(batch.producer_id)
             if known is not None:
                 if (repeated := self._find_duplicate(known, batch)) is not None:
-                    return Appended(repeated, duplicate=True)
+                    return Appended(repeated, duplicate=True, log_append_time_ms=batch.max_timestamp_ms)
                 self._check_sequence(known, batch)
             if known is None or known.epoch != batch.producer_epoch:
                 known = self._producers[batch.producer_id] = _Producer(batch.producer_epoch)

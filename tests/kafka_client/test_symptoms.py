@@ -298,3 +298,15 @@ async def test_partition_that_emptied_at_its_old_leader_is_never_sent_from_again
         started = trio.current_time()
         assert isinstance(await s.outcome(b"B"), Delivered)
         assert trio.current_time() - started < 1
+
+
+async def test_delivered_tells_the_latest_timestamp_of_the_batch_after_a_lost_answer(scenario, autojump_clock) -> None:
+    """A broker that recognises a repetition gives that for the time of appending."""
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.drop_answer()
+        outcomes = await s.producer.send_many(
+            [Record("events", b"%d" % stamp, partition=0, timestamp_ms=stamp) for stamp in (1000, 3000, 2000)]
+        )
+        assert [outcome.timestamp_ms for outcome in outcomes] == [1000, 3000, 2000]
+        assert outcomes[0].attempts == 2

@@ -123,6 +123,7 @@ def _serve_piece(connection: "Connection", request: RequestSeen, piece: _Piece, 
     told = plan.partitions.get((piece.seen.topic, piece.index))
     rejected: BatchRejected | None = None
     partition: FakePartition | None = None
+    log_append_time_ms = -1
     try:
         if told is not None and not told.append:
             raise BatchRejected(told.code, told.message or "a fault of the test", tuple(told.record_errors))
@@ -131,6 +132,7 @@ def _serve_piece(connection: "Connection", request: RequestSeen, piece: _Piece, 
             raise piece.batch
         appended = partition.log.append(piece.batch, partition.leader_epoch)
         piece.seen.base_offset = appended.base_offset
+        log_append_time_ms = appended.log_append_time_ms
         piece.seen.appended, piece.seen.duplicate = not appended.duplicate, appended.duplicate
     except BatchRejected as error:
         rejected = error
@@ -142,7 +144,7 @@ def _serve_piece(connection: "Connection", request: RequestSeen, piece: _Piece, 
         "index": piece.index,
         "error_code": code,
         "base_offset": base_offset,
-        "log_append_time": -1,
+        "log_append_time": log_append_time_ms,
         "log_start_offset": -1 if partition is None or rejected is not None else partition.log.start_offset,
         "record_errors": [
             {"batch_index": index, "batch_index_error_message": message}

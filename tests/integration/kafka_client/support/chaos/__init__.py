@@ -1,0 +1,1 @@
+"""What the scenarios on real clusters share: the cluster, the load, the books."""

@@ -33,9 +33,10 @@ from collector.devtools.kafka_properties import (
     prepare,
 )
 from collector.devtools.kafka_release import DEFAULT_RELEASE
+from collector.devtools.kafka_sasl import BrokerSasl, scram_arguments
 from collector.devtools.zookeeper import open_zookeeper
 
-__all__ = ["BrokerTls", "KafkaCluster", "KafkaNode", "open_kafka"]
+__all__ = ["BrokerSasl", "BrokerTls", "KafkaCluster", "KafkaNode", "open_kafka"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ async def open_kafka(
     nodes: int = 1,
     ports: Sequence[int] = (),
     tls: BrokerTls | None = None,
+    sasl: BrokerSasl | None = None,
     properties: NodeProperties | None = None,
     show_download: ShowStep | None = None,
     version: str = DEFAULT_RELEASE.version,
@@ -122,6 +124,8 @@ async def open_kafka(
         nodes: How many, each broker and controller; the same number at every start of a directory.
         ports: Of the plain listeners, one a node; 0 or absent takes any free one.
         tls: Adds a TLS listener to each node.
+        sasl: Adds a SASL listener to each node, and with ``tls`` another over TLS. Its users are made with the
+            directory, by Kafka 3.5 or later.
         properties: More of ``server.properties``, the same for every node, or a function of its number.
         show_download: See `install_kafka`.
         version: Which release, one of `RELEASES`; the same at every start of a directory. One that keeps its metadata
@@ -138,7 +142,16 @@ async def open_kafka(
     install = install or await install_kafka(show_download, version=version)
     directory = prepare(directory)
     wanted = [*ports, *[0] * (nodes - len(ports))]
-    chosen = [Ports(plain=claim_port(port), controller=claim_port(0), tls=claim_port(0)) for port in wanted]
+    chosen = [
+        Ports(
+            plain=claim_port(port),
+            controller=claim_port(0),
+            tls=claim_port(0),
+            sasl=claim_port(0),
+            sasl_tls=claim_port(0),
+        )
+        for port in wanted
+    ]
     async with AsyncExitStack() as stack:
         zookeeper = None
         if install.release.zookeeper:
@@ -148,8 +161,10 @@ async def open_kafka(
                 node_id=number,
                 address=f"127.0.0.1:{port.plain}",
                 tls_address=f"127.0.0.1:{port.tls}" if tls else None,
+                sasl_address=f"127.0.0.1:{port.sasl}" if sasl else None,
+                sasl_tls_address=f"127.0.0.1:{port.sasl_tls}" if sasl and tls else None,
                 properties=node_properties(
-                    directory, number, chosen, tls=tls, zookeeper=zookeeper, extra=properties or {}
+                    directory, number, chosen, tls=tls, sasl=sasl, zookeeper=zookeeper, extra=properties or {}
                 ),
                 directory=directory,
                 install=install,
@@ -157,15 +172,15 @@ async def open_kafka(
             )
             for number, port in enumerate(chosen, 1)
         ]
-        yield await stack.enter_async_context(_open_nodes(directory, made))
+        yield await stack.enter_async_context(_open_nodes(directory, made, scram_arguments(sasl)))
 
 
 @asynccontextmanager
-async def _open_nodes(directory: Path, nodes: Sequence[KafkaNode]) -> AsyncIterator[KafkaCluster]:
+async def _open_nodes(directory: Path, nodes: Sequence[KafkaNode], scram: Sequence[str]) -> AsyncIterator[KafkaCluster]:
     """Run the nodes for as long as the block lasts."""
     for node in nodes:
         if not node.install.release.zookeeper:
-            await format_storage(node, cluster_id(directory))
+            await format_storage(node, cluster_id(directory), scram)
     failed = trio.open_memory_channel[ChildFailed](math.inf)  # as many as there are starts: a sender must not wait
     with bare_error():
         async with trio.open_nursery() as nursery:

@@ -10,6 +10,7 @@ import math
 import re
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class KafkaNode:
     Attributes:
         node_id: Counts from 1.
         address: ``host:port`` of its plain listener; the same after a new start.
-        tls_address: Of its TLS listener, if it has one.
+        tls_address: Of its TLS listener, if it has one; ``sasl_address`` and ``sasl_tls_address`` likewise.
         properties: What it was configured with. A changed ``properties`` is what the next start reads.
         directory: The cluster's.
         install: What it runs.
@@ -53,6 +54,8 @@ class KafkaNode:
     directory: Path
     install: KafkaInstall
     grace_s: float
+    sasl_address: str | None = None
+    sasl_tls_address: str | None = None
     _child: Child | None = None
     _gone: trio.Event | None = None
     """Set when the present process has ended and was waited for."""
@@ -181,8 +184,8 @@ class KafkaNode:
             )
 
 
-async def format_storage(node: KafkaNode, cluster_id: str) -> None:
-    """Make a node's storage, unless it is there.
+async def format_storage(node: KafkaNode, cluster_id: str, scram: Sequence[str] = ()) -> None:
+    """Make a node's storage, unless it is there; ``scram`` are StorageTool's arguments for users of SCRAM.
 
     Whole or not at all in the cluster's directory: what was interrupted is thrown away at the next start. Elsewhere, on
     a file system of its own perhaps, which cannot be renamed, in place.
@@ -203,7 +206,7 @@ async def format_storage(node: KafkaNode, cluster_id: str) -> None:
     places = ",".join(str(partials.get(made, made)) for made in directories)
     write_properties(shown, node.properties | {"log.dirs": places})
     argv = java_command(node.install, node.directory, "kafka.tools.StorageTool", "format", "--ignore-formatted")
-    argv += ["-t", cluster_id, "-c", str(shown)]
+    argv += ["-t", cluster_id, "-c", str(shown), *scram]
     async with open_child(argv, name="kafka-storage", log=node.directory / "kafka.log", grace_s=1.0) as child:
         code = await child.wait_ended()
     shown.unlink()

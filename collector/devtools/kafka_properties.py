@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from collector.devtools.kafka_install import KafkaUnavailable
 from collector.devtools.kafka_release import KafkaRelease
+from collector.devtools.kafka_sasl import BrokerSasl, sasl_properties
 
 __all__ = [
     "SESSION_TIMEOUT_MS",
@@ -87,6 +88,8 @@ class Ports:
     plain: int
     controller: int
     tls: int
+    sasl: int
+    sasl_tls: int
 
 
 def cluster_id(directory: Path) -> str:
@@ -153,6 +156,7 @@ def node_properties(
     chosen: Sequence[Ports],
     *,
     tls: BrokerTls | None = None,
+    sasl: BrokerSasl | None = None,
     zookeeper: str | None = None,
     extra: NodeProperties = MappingProxyType({}),
 ) -> dict[str, str]:
@@ -166,7 +170,8 @@ def node_properties(
     rows = _in_quorum(number, chosen) if zookeeper is None else _in_zookeeper(number, zookeeper)
     rows |= {
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,"
+        "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL",
         "log.dirs": str(directory / f"node-{number}"),
         "auto.create.topics.enable": "false",
         "default.replication.factor": copies,
@@ -197,6 +202,10 @@ def node_properties(
             "ssl.truststore.location": str(tls.authorities.absolute()),
             "ssl.client.auth": "required" if tls.client_auth else "none",
         }
+    if sasl is not None:
+        names = ["SASL_PLAINTEXT"] if tls is None else ["SASL_PLAINTEXT", "SASL_SSL"]
+        listeners += [f"{name}://127.0.0.1:{port}" for name, port in zip(names, (own.sasl, own.sasl_tls), strict=False)]
+        rows |= sasl_properties(sasl, names)
     rows["advertised.listeners"] = ",".join(listeners)
     if zookeeper is None:
         listeners.append(f"CONTROLLER://127.0.0.1:{own.controller}")

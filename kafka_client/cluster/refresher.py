@@ -4,10 +4,10 @@ Owns: the connection for such questions (its own, so that produce traffic cannot
 the pace. Refuses to know: what the answers mean for partitions; it hands them to its listener.
 
 Pace. A refresh is due when somebody wants one, when the last was incomplete, and every ``metadata_max_age_s``; never
-more often than every ``metadata_min_interval_s``. Reconnecting and asking again pause with full jitter. Where TLS or
-SASL is refused by all candidates, or by `REFUSALS_MAX` of them in a row, the pause is ``operator_retry_s``. An answer
-that does not come within `ANSWER_S` costs this connection, not a produce connection, so giving up is cheap. A broker
-that asks for a pause (``throttle_time_ms``, KIP-219) is asked nothing on that connection meanwhile.
+more often than every ``metadata_min_interval_s``. Reconnecting and asking again pause with full jitter, and where TLS
+or SASL is refused for ``operator_retry_s``, once every candidate (at most `REFUSALS_MAX`) has refused. An answer that
+does not come within `ANSWER_S` costs this connection, not a produce connection, so giving up is cheap. A broker that
+asks for a pause (``throttle_time_ms``, KIP-219) is asked nothing on that connection meanwhile.
 
 Whom to ask: the known brokers in random order. When none of them has answered for ``rebootstrap_after_s``, counted from
 the first failure since the last success, each round begins with the bootstrap servers and goes on with the known ones:

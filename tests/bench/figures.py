@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-__all__ = ["Bound", "Spread", "Verdict", "judge", "percentile", "ratios", "spread_of"]
+__all__ = [
+    "Bound",
+    "Spread",
+    "Verdict",
+    "at_least",
+    "at_most",
+    "below",
+    "judge",
+    "percentile",
+    "ratios",
+    "spread_of",
+]
 
 Verdict = Literal["met", "missed", "not measured"]
 
@@ -54,6 +65,21 @@ class Bound:
     def __str__(self) -> str:
         sign = {">=": "≥", "<=": "≤", "<": "<"}[self.relation]
         return f"{sign} {self.value:g} {self.unit}".rstrip()
+
+
+def at_least(value: float, unit: str = "×") -> Bound:
+    """A ratio's lower bound."""
+    return Bound(relation=">=", value=value, unit=unit)
+
+
+def at_most(value: float, unit: str = "×") -> Bound:
+    """An upper bound."""
+    return Bound(relation="<=", value=value, unit=unit)
+
+
+def below(value: float, unit: str = "%") -> Bound:
+    """An upper bound that is not reached."""
+    return Bound(relation="<", value=value, unit=unit)
 
 
 def spread_of(values: Sequence[float]) -> Spread:

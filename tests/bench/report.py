@@ -50,6 +50,8 @@ class Check:
     stretch: Bound | None = None
     unit: str = "×"
     digits: int = 2
+    by_cpu: Spread | None = None
+    """The same ratio from CPU time a record instead of rates: steadier where others use the machine too."""
 
     @property
     def verdicts(self) -> tuple[Verdict | None, Verdict | None]:
@@ -88,9 +90,13 @@ def as_markdown(report: Report) -> str:
         if row.checks:
             parts.append("\n" + _checks_table(row.checks))
         parts.append("".join(f"\n{note}\n" for note in row.notes))
-        settings = [f"- {each.name}: {each.settings}\n" for each in row.measured if each.settings]
+        settings: dict[str, list[str]] = {}
+        for each in row.measured:
+            if each.settings:
+                settings.setdefault(each.settings, []).append(each.name)
         if settings:
-            parts.append("\nSettings:\n\n" + "".join(settings))
+            parts.append("\nSettings:\n\n")
+            parts += [f"- {'; '.join(names)}: {text}\n" for text, names in settings.items()]
     return "".join(parts)
 
 
@@ -124,7 +130,8 @@ def _check_json(check: Check) -> dict[str, object]:
     return {
         "what": check.what,
         "unit": check.unit,
-        "figure": None if check.figure is None else {k: _or_none(v) for k, v in asdict(check.figure).items()},
+        "figure": _spread_json(check.figure),
+        "by_cpu": _spread_json(check.by_cpu),
         "must": None if check.must is None else str(check.must),
         "must_verdict": must,
         "stretch": None if check.stretch is None else str(check.stretch),
@@ -132,19 +139,25 @@ def _check_json(check: Check) -> dict[str, object]:
     }
 
 
+def _spread_json(spread: Spread | None) -> dict[str, float | None] | None:
+    return None if spread is None else {name: _or_none(value) for name, value in asdict(spread).items()}
+
+
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
 def _measured_table(row: Row) -> str:
-    heads = ["", *(column.title for column in row.columns), "saturated"]
+    rated = any(each.spread("cpu_share") for each in row.measured)
+    heads = ["", *(column.title for column in row.columns), *(["saturated"] if rated else [])]
     lines = []
     for each in row.measured:
         cells = [each.name]
         for column in row.columns:
             spread = each.spread(column.key)
             cells.append("–" if spread is None else show(spread, column.scale, column.digits))
-        cells.append(_saturated(each))
+        if rated:
+            cells.append(_saturated(each))
         lines.append(cells)
     return _table(heads, lines)
 
@@ -167,13 +180,17 @@ def _saturated(each: Measured) -> str:
     return f"neither ({said})"
 
 
-def _checks_table(checks: Iterable[Check]) -> str:
+def _checks_table(checks: Sequence[Check]) -> str:
+    by_cpu = any(check.by_cpu is not None for check in checks)
     lines = []
     for check in checks:
         must, stretch = check.verdicts
         figure = "–" if check.figure is None else f"{show(check.figure, 1.0, check.digits)} {check.unit}".rstrip()
-        lines.append([check.what, figure, _verdict(check.must, must), _verdict(check.stretch, stretch)])
-    return _table(["ours against", "figure", "must", "stretch"], lines)
+        cells = [check.what, figure, _verdict(check.must, must), _verdict(check.stretch, stretch)]
+        if by_cpu:
+            cells.insert(2, "" if check.by_cpu is None else f"{show(check.by_cpu, 1.0, check.digits)} {check.unit}")
+        lines.append(cells)
+    return _table(["ours against", "figure", *(["by CPU time"] if by_cpu else []), "must", "stretch"], lines)
 
 
 def _verdict(bound: Bound | None, verdict: Verdict | None) -> str:

@@ -1,7 +1,8 @@
 """A producing process: one client, one run. The benchmark starts ``python -m tests.bench.kafka.child SPEC`` (JSON).
 
 Owns: which loop a client runs on, and the report at the end. It says ``begin`` and ``end`` of its window on stdout, one
-JSON line each, then its figures; anything else there is a traceback.
+JSON line each, then its figures; anything else there is a traceback. A process imports its own client only, so that its
+memory is that client's.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from cProfile import Profile
 
 import msgspec
 
-from tests.bench.kafka.meter import Meter, announce
+from tests.bench.kafka.meter import Figures, Meter, announce
 from tests.bench.kafka.spec import Spec
 
 __all__ = ["main"]
@@ -24,35 +25,40 @@ def main() -> None:
         os.sched_setaffinity(0, {spec.core})
     profiler = None if spec.profile is None else Profile()
     meter = Meter(spec.warmup_s, spec.measure_s, profiler)
-    _run_rate(spec, meter)
+    figures = _run(spec, meter)
     if profiler is not None and spec.profile is not None:
         profiler.dump_stats(spec.profile)
-    announce("result", **meter.figures())
+    announce("result", **(meter.figures() if figures is None else figures))
 
 
-def _run_rate(spec: Spec, meter: Meter) -> None:
+def _run(spec: Spec, meter: Meter) -> Figures | None:
     match spec.client:
         case "ours":
             import trio
 
-            from tests.bench.kafka import ours
+            from tests.bench.kafka import many_topics, ours, ours_queue
 
-            trio.run(ours.RATES[spec.workload], spec, meter)
+            loops = ours.WORKLOADS | ours_queue.WORKLOADS | many_topics.WORKLOADS
+            return trio.run(loops[spec.workload], spec, meter)
         case "aiokafka":
             import uvloop
 
             from tests.bench.kafka import peer_aiokafka
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(peer_aiokafka.RATES[spec.workload](spec, meter))
+                return runner.run(peer_aiokafka.WORKLOADS[spec.workload](spec, meter))
         case "confluent":
             from tests.bench.kafka import peer_confluent
 
-            peer_confluent.RATES[spec.workload](spec, meter)
+            return peer_confluent.WORKLOADS[spec.workload](spec, meter)
         case "kafka-python":
             from tests.bench.kafka import peer_kafka_python
 
-            peer_kafka_python.RATES[spec.workload](spec, meter)
+            return peer_kafka_python.WORKLOADS[spec.workload](spec, meter)
+        case "builders":
+            from tests.bench.kafka import encoding
+
+            return encoding.WORKLOADS[spec.workload](spec, meter)
         case other:
             raise SystemExit(f"no client is called {other}")
 

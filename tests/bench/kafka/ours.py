@@ -11,10 +11,10 @@ import trio
 
 from collector.ingest.nursery import RearmedNursery
 from kafka_client import Delivered, Delivery, Producer, ProducerConfig, Record, SecurityConfig, open_producer
-from tests.bench.kafka.meter import SAMPLE_EVERY, Meter
+from tests.bench.kafka.meter import SAMPLE_EVERY, Figures, Meter
 from tests.bench.kafka.spec import Spec, payloads
 
-__all__ = ["RATES", "config_of", "open_warm"]
+__all__ = ["WORKLOADS", "config_of", "open_warm"]
 
 #: The deadline of one request in K3, as the collector's: none of them expires here.
 DEADLINE_S = 4.0
@@ -218,7 +218,7 @@ async def _tasks(spec: Spec, meter: Meter, work: Callable[[Callable[[], Awaitabl
                 nursery.start_soon(work, send)
 
 
-RATES: dict[str, Callable[[Spec, Meter], Awaitable[None]]] = {
+WORKLOADS: dict[str, Callable[[Spec, Meter], Awaitable[Figures | None]]] = {
     "pipelined": pipelined,
     "batches": batches,
     "in_turn": in_turn,

@@ -1,6 +1,7 @@
 """aiokafka as a contender: on uvloop, with the settings that served it best here."""
 
 import asyncio
+import gc
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,10 +11,11 @@ from time import perf_counter
 
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # it has no types
 
-from tests.bench.kafka.meter import SAMPLE_EVERY, Meter
-from tests.bench.kafka.spec import Spec, payloads
+from tests.bench.kafka.meter import SAMPLE_EVERY, Figures, Meter, ask
+from tests.bench.kafka.spec import RECORD_BYTES, Spec, numbered_payload, payloads
+from tests.bench.machine import resident_bytes
 
-__all__ = ["RATES", "open_warm"]
+__all__ = ["WORKLOADS", "open_warm"]
 
 
 @asynccontextmanager
@@ -93,4 +95,52 @@ async def in_turn(spec: Spec, meter: Meter) -> None:
                 group.create_task(send_in_turn(producer))
 
 
-RATES: dict[str, Callable[[Spec, Meter], Coroutine[None, None, None]]] = {"pipelined": pipelined, "in_turn": in_turn}
+async def cancel_tasks(spec: Spec, meter: Meter) -> Figures:
+    """Start ``count`` tasks that wait for one record each at a stopped broker, and cancel them all."""
+    count = spec.number("count", 5_000)
+    async with open_warm(spec) as producer:
+        ask("pause")
+        started = perf_counter()
+        tasks = [
+            asyncio.create_task(producer.send_and_wait(spec.topic, numbered_payload(number))) for number in range(count)
+        ]
+        await asyncio.sleep(0)
+        queueing_s = perf_counter() - started
+        await asyncio.sleep(0.2)
+        started = perf_counter()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        cancel_s = perf_counter() - started
+        ask("resume")
+        return {
+            "count": count,
+            "queueing_s": queueing_s,
+            "cancel_s": cancel_s,
+            "cancel_us": cancel_s / count * 1e6,
+        }
+
+
+async def memory_single(spec: Spec, meter: Meter) -> Figures:
+    """Resident memory of ``count`` queued records and their futures, in batches large enough to take them all."""
+    count = spec.number("count", 100_000)
+    room = 2 * count * RECORD_BYTES
+    async with open_warm(spec, max_batch_size=room, max_request_size=room) as producer:
+        ask("pause")
+        gc.collect()
+        before = resident_bytes()
+        futures = [await producer.send(spec.topic, numbered_payload(number)) for number in range(count)]
+        await asyncio.sleep(0.2)
+        gc.collect()
+        each = (resident_bytes() - before) / count
+        queued = sum(not future.done() for future in futures)
+        ask("resume")
+        return {"count": count, "bytes_each": each, "beyond_bytes": each - RECORD_BYTES, "queued": queued}
+
+
+WORKLOADS: dict[str, Callable[[Spec, Meter], Coroutine[None, None, Figures | None]]] = {
+    "pipelined": pipelined,
+    "in_turn": in_turn,
+    "cancel_tasks": cancel_tasks,
+    "memory_single": memory_single,
+}

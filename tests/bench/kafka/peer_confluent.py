@@ -1,14 +1,16 @@
 """confluent-kafka as a contender: librdkafka with a delivery callback for each message, polled in the same thread."""
 
+import gc
 from collections.abc import Callable
 from itertools import cycle
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from tests.bench.kafka.meter import SAMPLE_EVERY, Meter
-from tests.bench.kafka.spec import Spec, payloads
+from tests.bench.kafka.meter import SAMPLE_EVERY, Figures, Meter, ask
+from tests.bench.kafka.spec import RECORD_BYTES, Spec, numbered_payload, payloads
+from tests.bench.machine import resident_bytes
 
-__all__ = ["RATES", "Counter", "make_warm"]
+__all__ = ["WORKLOADS", "Counter", "make_warm"]
 
 #: So many are produced between two polls.
 _BETWEEN_POLLS = 200
@@ -103,4 +105,26 @@ def batches(spec: Spec, meter: Meter) -> None:
             return
 
 
-RATES: dict[str, Callable[[Spec, Meter], None]] = {"pipelined": pipelined, "batches": batches}
+def memory_single(spec: Spec, meter: Meter) -> Figures:
+    """Resident memory of ``count`` queued records with a delivery callback each."""
+    count = spec.number("count", 100_000)
+    producer = make_warm(spec)
+    counter = Counter(meter)
+    ask("pause")
+    gc.collect()
+    before = resident_bytes()
+    for number in range(count):
+        producer.produce(spec.topic, numbered_payload(number), on_delivery=counter)
+    producer.poll(0.2)
+    gc.collect()
+    each = (resident_bytes() - before) / count
+    queued = len(producer)
+    ask("resume")
+    return {"count": count, "bytes_each": each, "beyond_bytes": each - RECORD_BYTES, "queued": queued}
+
+
+WORKLOADS: dict[str, Callable[[Spec, Meter], Figures | None]] = {
+    "pipelined": pipelined,
+    "batches": batches,
+    "memory_single": memory_single,
+}

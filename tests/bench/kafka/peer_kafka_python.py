@@ -10,7 +10,7 @@ from kafka import KafkaProducer  # type: ignore[import-untyped]  # it has no typ
 from tests.bench.kafka.meter import SAMPLE_EVERY, Meter
 from tests.bench.kafka.spec import Spec, payloads
 
-__all__ = ["RATES"]
+__all__ = ["WORKLOADS"]
 
 
 def pipelined(spec: Spec, meter: Meter) -> None:
@@ -47,4 +47,4 @@ def pipelined(spec: Spec, meter: Meter) -> None:
     producer.close(5)
 
 
-RATES: dict[str, Callable[[Spec, Meter], None]] = {"pipelined": pipelined}
+WORKLOADS: dict[str, Callable[[Spec, Meter], None]] = {"pipelined": pipelined}

@@ -3,16 +3,17 @@
 Owns: who takes part, with which settings, and what the ratios are held against. Refuses to know: how a run is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
 
-from tests.bench.figures import Bound, ratios, spread_of
-from tests.bench.kafka.running import Bench, Contender, run_child
-from tests.bench.report import Check, Column, Measured, Row
+from tests.bench.figures import at_least, at_most, below
+from tests.bench.kafka.running import Bench, Contender, interleave
+from tests.bench.report import Check, Column, Row
+from tests.bench.scores import Scores
 
-__all__ = ["GROUPS", "Group", "measure"]
+__all__ = ["K1", "contenders_of", "measure"]
 
 #: Records open at once in the pipelined rows.
 WINDOW = 10_000
@@ -92,55 +93,6 @@ K3 = (
 K6 = (_ours("ours, uncompressed, TLS", "pipelined", tls=True, window=WINDOW),)
 
 
-class Scores:
-    """What the runs of one group gave, by the contender's name."""
-
-    def __init__(self, measured: Sequence[Measured]) -> None:
-        self._measured = {each.name: each for each in measured}
-
-    def ratio(
-        self,
-        what: str,
-        ours: str,
-        theirs: str,
-        key: str = "rate",
-        must: Bound | None = None,
-        stretch: Bound | None = None,
-    ) -> Check:
-        """One of our figures over one of theirs, round by round."""
-        found = ratios(self.values(ours, key), self.values(theirs, key))
-        return Check(what=what, figure=spread_of(found) if found else None, must=must, stretch=stretch)
-
-    def cost(self, what: str, with_it: str, without: str, must: Bound) -> Check:
-        """By how much CPU time a record rises, in percent."""
-        found = [100 * (ratio - 1) for ratio in ratios(self.values(with_it, "cpu_us"), self.values(without, "cpu_us"))]
-        return Check(what=what, figure=spread_of(found) if found else None, must=must, unit="%", digits=1)
-
-    def figure(self, what: str, name: str, key: str, unit: str, must: Bound) -> Check:
-        """One of our figures as it is."""
-        found = self.values(name, key)
-        return Check(what=what, figure=spread_of(found) if found else None, must=must, unit=unit)
-
-    def values(self, name: str, key: str) -> list[float]:
-        """One figure of one contender, run by run; empty where it did not take part."""
-        return self._measured[name].values(key) if name in self._measured else []
-
-
-def at_least(value: float) -> Bound:
-    """A ratio's lower bound."""
-    return Bound(relation=">=", value=value)
-
-
-def at_most(value: float, unit: str = "×") -> Bound:
-    """An upper bound."""
-    return Bound(relation="<=", value=value, unit=unit)
-
-
-def below(value: float, unit: str = "%") -> Bound:
-    """An upper bound that is not reached."""
-    return Bound(relation="<", value=value, unit=unit)
-
-
 def _checks_k1(scores: Scores) -> list[Check]:
     checks = []
     for kind in ("default (zstd)", "uncompressed"):
@@ -165,9 +117,6 @@ def _checks_k1(scores: Scores) -> list[Check]:
             "aiokafka, partition given",
             must=at_least(3.5),
         )
-    )
-    checks.append(
-        scores.ratio("CPU a record, uncompressed : confluent-kafka", "ours, uncompressed", "confluent-kafka", "cpu_us")
     )
     return checks
 
@@ -217,6 +166,7 @@ class Part:
     contenders: Sequence[Contender]
     needs: Sequence[Contender]
     checks: Callable[[Scores], list[Check]]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,40 +216,42 @@ GROUPS = (
 )
 
 
-async def measure(
-    bench: Bench, group: Group, rows: Sequence[str], only: Sequence[str], say: Callable[[str], None]
-) -> list[Row]:
-    """Run a group's contenders, interleaved, and return the rows that are wanted.
+def contenders_of(row: str) -> Sequence[Contender]:
+    """Who takes part in a row; nobody in one that is not here."""
+    return [each for group in GROUPS for part in group.parts if part.row == row for each in part.contenders]
 
-    On cancellation: the running process is ended.
-    """
+
+async def measure(bench: Bench, rows: Sequence[str], only: Sequence[str]) -> list[Row]:
+    """Run what the wanted rows need, group by group. On cancellation: the running process is ended."""
+    found: list[Row] = []
+    for group in GROUPS:
+        found += await _measure(bench, group, rows, only)
     await trio.lowlevel.checkpoint()
+    return found
+
+
+async def _measure(bench: Bench, group: Group, rows: Sequence[str], only: Sequence[str]) -> list[Row]:
     parts = [part for part in group.parts if part.row in rows]
     wanted = {
-        contender.name: contender
-        for part in parts
-        for contender in (*part.contenders, *part.needs)
-        if not only or contender.client in only
+        each.name: each for part in parts for each in (*part.contenders, *part.needs) if not only or each.client in only
     }
-    measured = {name: Measured(name=name, settings=contender.settings) for name, contender in wanted.items()}
-    for number in range(bench.runs):
-        for name, contender in wanted.items():
-            figures = await run_child(bench, bench.spec(contender))
-            measured[name].runs.append(figures)
-            say(
-                f"{'+'.join(part.row for part in parts)} round {number + 1}/{bench.runs} {name}: "
-                f"{figures['rate']:,.0f}/s, {figures['cpu_us']:.2f} CPU-µs, p50 {figures['p50_ms']:.2f} ms, "
-                f"p99 {figures['p99_ms']:.2f} ms"
-            )
+    names = "+".join(part.row for part in parts)
+    measured = await interleave(bench, names, list(wanted.values()), _describe)
     return [
         Row(
             name=part.row,
             title=part.title,
             columns=_COLUMNS,
             measured=[measured[each.name] for each in (*part.contenders, *part.needs) if each.name in measured],
-            checks=[
-                check for check in part.checks(Scores(list(measured.values()))) if check.figure is not None or not only
-            ],
+            checks=part.checks(Scores(list(measured.values()))),
+            notes=part.notes,
         )
         for part in parts
     ]
+
+
+def _describe(figures: Mapping[str, float]) -> str:
+    return (
+        f"{figures['rate']:,.0f}/s, {figures['cpu_us']:.2f} CPU-µs, "
+        f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms"
+    )

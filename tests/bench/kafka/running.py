@@ -8,7 +8,7 @@ Invariant: one producing process at a time; it has ended, and the broker runs, w
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from collector.devtools.children import Child, open_child
 from tests.bench.kafka.broker import PARTITIONS, TOPIC, Broker
 from tests.bench.kafka.spec import Spec
 from tests.bench.machine import Cores, Usage
+from tests.bench.report import Measured
 
-__all__ = ["Bench", "Contender", "RunFailed", "run_child"]
+__all__ = ["Bench", "Contender", "RunFailed", "interleave", "run_child"]
 
 #: Starting, warming, closing; a run that takes this much longer than its window hangs.
 _SPARE_S = 90.0
@@ -56,7 +57,8 @@ class Bench:
     runs: int
     measure_s: float
     warmup_s: float
-    quick: bool
+    say: Callable[[str], None]
+    """Is told of each run as it ends."""
 
     def spec(self, contender: Contender, profile: str | None = None) -> Spec:
         """What the contender's process is told."""
@@ -74,6 +76,23 @@ class Bench:
             profile=profile,
             options=contender.options,
         )
+
+
+async def interleave(
+    bench: Bench, rows: str, contenders: Sequence[Contender], describe: Callable[[Mapping[str, float]], str]
+) -> dict[str, Measured]:
+    """Run every contender once a round, so that each round sees them all in the same state of the machine.
+
+    On cancellation: the running process is ended.
+    """
+    await trio.lowlevel.checkpoint()
+    measured = {each.name: Measured(name=each.name, settings=each.settings) for each in contenders}
+    for number in range(bench.runs):
+        for each in contenders:
+            figures = await run_child(bench, bench.spec(each))
+            measured[each.name].runs.append(figures)
+            bench.say(f"{rows} round {number + 1}/{bench.runs} {each.name}: {describe(figures)}")
+    return measured
 
 
 async def run_child(bench: Bench, spec: Spec, module: str = "tests.bench.kafka.child") -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-__all__ = ["RECORD_BYTES", "Spec", "payloads"]
+__all__ = ["RECORD_BYTES", "Spec", "numbered_payload", "payloads"]
 
 #: The value of every record of K1 to K6.
 RECORD_BYTES = 300
@@ -64,3 +64,8 @@ def payloads(size: int = RECORD_BYTES) -> list[bytes]:
     if any(len(value) != size for value in values):
         raise ValueError(f"a record of {size} bytes is too short for the values made here")
     return values
+
+
+def numbered_payload(number: int) -> bytes:
+    """A value that no other record shares: shared ones would cost no memory."""
+    return b"%0300d" % number

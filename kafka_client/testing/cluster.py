@@ -24,6 +24,7 @@ from kafka_client.testing.link import open_link
 from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
 from kafka_client.testing.partition_log import StoredRecord
 from kafka_client.testing.parts import PORT, FakeBroker
+from kafka_client.testing.sasl import FakeSasl
 from kafka_client.testing.seen import Seen
 from kafka_client.testing.topology import Topology
 
@@ -43,6 +44,7 @@ class FakeCluster(Topology):
     Attributes:
         faults: What shall go wrong; see `kafka_client.testing.faults`.
         seen: What the brokers saw; see `kafka_client.testing.seen`.
+        sasl: Who may log in; None: everybody, without SASL.
 
     Its brokers and topics, and every way to change them: `kafka_client.testing.topology.Topology`.
     """
@@ -58,6 +60,7 @@ class FakeCluster(Topology):
         auto_create_topics: int,
         strict_acks: bool,
         clock: Callable[[], float],
+        sasl: FakeSasl | None,
     ) -> None:
         super().__init__(brokers)
         self.faults = Faults()
@@ -66,6 +69,7 @@ class FakeCluster(Topology):
         self.message_max_bytes = message_max_bytes
         self.auto_create_topics = auto_create_topics
         self.strict_acks = strict_acks
+        self.sasl = sasl
         self.cluster_id = "fake-cluster"
         self._nursery = nursery
         self._clock = clock
@@ -195,6 +199,7 @@ async def open_fake_cluster(
     auto_create_topics: int = 0,
     strict_acks: bool = True,
     clock: Callable[[], float] = time.time,
+    sasl: FakeSasl | None = None,
 ) -> AsyncIterator[FakeCluster]:
     """Run a fake cluster for the time of the block.
 
@@ -209,6 +214,7 @@ async def open_fake_cluster(
         auto_create_topics: Create an unknown topic that Metadata asks for with so many partitions; 0: do not.
         strict_acks: Refuse acks 0 and 1, which an idempotent producer never sends.
         clock: Wall clock, seconds since the epoch, for the window of timestamps.
+        sasl: Users and sessions; with it every client has to authenticate.
 
     On cancellation: every connection is closed.
     """
@@ -222,6 +228,7 @@ async def open_fake_cluster(
             auto_create_topics=auto_create_topics,
             strict_acks=strict_acks,
             clock=clock,
+            sasl=sasl,
         )
         for name, partitions in ({"events": 12} if topics is None else topics).items():
             cluster.create_topic(name, partitions)

@@ -20,6 +20,7 @@ from kafka_client.testing import apis
 from kafka_client.testing.link import MemoryStream
 from kafka_client.testing.messages import Api, BadRequest, Header, Value, decode_header, encode_answer
 from kafka_client.testing.plan import Plan
+from kafka_client.testing.sasl import SaslState
 from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Connection:
         self.broker = broker
         self.number = number
         self.tcp = tcp
+        self.sasl = None if cluster.sasl is None else SaslState(cluster.sasl, number)
         self._stream = stream
         self._scope = trio.CancelScope()
         self._read_scope = trio.CancelScope()
@@ -153,6 +155,8 @@ class Connection:
                 raise BadRequest(f"{api.name} version {header.version} was never offered ({low}…{high} were)")
             self._queue(apis.api_versions.refusal(self, header.correlation_id), 0.0, Plan(), request)
             return
+        if self.sasl is not None:
+            self.sasl.admit(api, now)
         call = apis.read(self, request, frame, header)
         plan = self.cluster.faults.plan_for(request)
         self.cluster.changed()

@@ -32,7 +32,17 @@ from kio.serial._introspect import (
 from kio.serial.errors import SerialError
 from kio.static.constants import EntityType
 
-__all__ = ["VERSIONS_OF_KAFKA_4_1", "Api", "BadRequest", "Value", "decode_header", "decode_request", "encode_answer"]
+__all__ = [
+    "VERSIONS_OF_KAFKA_4_1",
+    "Api",
+    "BadRequest",
+    "Value",
+    "decode_answer",
+    "decode_header",
+    "decode_request",
+    "encode_answer",
+    "encode_request",
+]
 
 Value: TypeAlias = "int | str | bytes | uuid.UUID | Sequence[Value] | Mapping[str, Value] | None"
 Write: TypeAlias = Callable[[bytearray, Value], None]
@@ -46,10 +56,12 @@ class Api(enum.IntEnum):
     LIST_OFFSETS = 2
     METADATA = 3
     FIND_COORDINATOR = 10
+    SASL_HANDSHAKE = 17
     API_VERSIONS = 18
     CREATE_TOPICS = 19
     INIT_PRODUCER_ID = 22
     DESCRIBE_CONFIGS = 32
+    SASL_AUTHENTICATE = 36
 
 
 #: What Apache Kafka 4.1 offers of them. Source: clients/src/main/resources/common/message/*Request.json.
@@ -59,10 +71,12 @@ VERSIONS_OF_KAFKA_4_1: Mapping[Api, tuple[int, int]] = {
     Api.LIST_OFFSETS: (1, 10),
     Api.METADATA: (0, 13),
     Api.FIND_COORDINATOR: (0, 6),
+    Api.SASL_HANDSHAKE: (0, 1),
     Api.API_VERSIONS: (0, 4),
     Api.CREATE_TOPICS: (2, 7),
     Api.INIT_PRODUCER_ID: (0, 5),
     Api.DESCRIBE_CONFIGS: (1, 4),
+    Api.SASL_AUTHENTICATE: (0, 2),
 }
 
 #: A tag that no schema uses, and what it carries: a client must skip it wherever tags may stand.
@@ -129,6 +143,33 @@ def encode_answer(
         out += UNKNOWN_TAG if unknown_tags else b"\0"
     _struct_writer(schema, unknown_tags)(out, answer)
     return bytes(out)
+
+
+def encode_request(
+    api: int, version: int, correlation_id: int, client_id: str | None, request: Mapping[str, Value]
+) -> bytes:
+    """One whole request frame after its length: header and body; members as in `encode_answer`."""
+    schema = load_request_schema(api, version)
+    out = bytearray(struct.pack(">hhi", api, version, correlation_id))
+    # The client id keeps the old form of a string in the flexible header (KIP-482).
+    _primitive_writer("string", False)(out, client_id)
+    if schema.__flexible__:
+        out += b"\0"
+    _struct_writer(schema, False)(out, request)
+    return bytes(out)
+
+
+def decode_answer(api: int, version: int, frame: bytes) -> object:
+    """Read an answer's frame, all of it; an instance of kio's class for it. Raises `BadRequest`."""
+    schema = load_response_schema(api, version)
+    at = 5 if schema.__flexible__ and api != Api.API_VERSIONS else 4
+    try:
+        answer, size = entity_reader(schema)(frame, at)
+    except (SerialError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise BadRequest(f"answer to api {api} version {version}: {error}") from error
+    if at + size != len(frame):
+        raise BadRequest(f"answer to api {api} version {version}: {len(frame) - at - size} bytes after its end")
+    return answer
 
 
 def write_uvarint(out: bytearray, value: int) -> None:

@@ -17,6 +17,8 @@ from kafka_client.testing.apis import (
     list_offsets,
     metadata,
     produce,
+    sasl_authenticate,
+    sasl_handshake,
 )
 from kafka_client.testing.apis.call import Call
 from kafka_client.testing.messages import Api, Header
@@ -33,10 +35,12 @@ _READERS: Mapping[Api, "Callable[[Connection, RequestSeen, bytes, Header], Call]
     Api.LIST_OFFSETS: list_offsets.read,
     Api.METADATA: metadata.read,
     Api.FIND_COORDINATOR: find_coordinator.read,
+    Api.SASL_HANDSHAKE: sasl_handshake.read,
     Api.API_VERSIONS: api_versions.read,
     Api.CREATE_TOPICS: create_topics.read,
     Api.INIT_PRODUCER_ID: init_producer_id.read,
     Api.DESCRIBE_CONFIGS: describe_configs.read,
+    Api.SASL_AUTHENTICATE: sasl_authenticate.read,
 }
 
 

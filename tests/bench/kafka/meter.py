@@ -12,13 +12,13 @@ import resource
 import sys
 from array import array
 from cProfile import Profile
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TypeAlias
 
 from tests.bench.figures import percentile
 from tests.bench.machine import resident_bytes
 
-__all__ = ["SAMPLE_EVERY", "Figures", "Meter", "announce", "ask"]
+__all__ = ["SAMPLE_EVERY", "Figures", "Meter", "Stopwatch", "announce", "ask"]
 
 #: A pipelining client takes the time of one record in so many: two clock readings a record would be part of the result.
 SAMPLE_EVERY = 64
@@ -87,6 +87,18 @@ class Meter:
     def _now(self) -> tuple[int, float, float, float]:
         used = resource.getrusage(resource.RUSAGE_SELF)
         return self.records, perf_counter(), used.ru_utime, used.ru_stime
+
+
+class Stopwatch:
+    """Times one cancellation of many, by the wall and in CPU time."""
+
+    def __init__(self) -> None:
+        self._begin = perf_counter(), process_time()
+
+    def figures(self, count: int) -> Figures:
+        """What has passed since it was made, for so many."""
+        cancel_s, cpu_s = perf_counter() - self._begin[0], process_time() - self._begin[1]
+        return {"count": count, "cancel_s": cancel_s, "cancel_cpu_s": cpu_s, "cancel_us": cpu_s / count * 1e6}
 
 
 def announce(event: str, **figures: float) -> None:

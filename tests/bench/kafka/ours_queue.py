@@ -10,9 +10,10 @@ from dataclasses import replace
 from time import perf_counter
 
 import trio
+import trio.testing
 
 from kafka_client import Delivery, Producer, ProducerStatistics, Record
-from tests.bench.kafka.meter import Figures, Meter, ask
+from tests.bench.kafka.meter import Figures, Meter, Stopwatch, ask
 from tests.bench.kafka.ours import config_of, open_warm
 from tests.bench.kafka.spec import RECORD_BYTES, Spec, numbered_payload
 from tests.bench.machine import resident_bytes
@@ -34,13 +35,13 @@ async def cancel_handles(spec: Spec, meter: Meter) -> Figures:
         deliveries = [producer.delivery((_record(spec, number),)) for number in range(count)]
         queueing_s = perf_counter() - started
         await trio.sleep(_SETTLE_S)
-        started = perf_counter()
+        cancelling = Stopwatch()
         for delivery in deliveries:
             delivery.withdraw()
-        cancel_s = perf_counter() - started
+        took = cancelling.figures(count)
         if not all(delivery.unsettled == 0 for delivery in deliveries):
             raise RuntimeError("a withdrawn delivery is unsettled")
-        return await _left(producer, count, queueing_s, cancel_s)
+        return took | {"queueing_s": queueing_s, "left": await _left(producer)}
 
 
 async def cancel_tasks(spec: Spec, meter: Meter) -> Figures:
@@ -64,14 +65,31 @@ async def cancel_tasks(spec: Spec, meter: Meter) -> Figures:
                 await trio.sleep(0.01)
             queueing_s = perf_counter() - started
             await trio.sleep(_SETTLE_S)
-            started = perf_counter()
+            cancelling = Stopwatch()
             nursery.cancel_scope.cancel(reason="everybody leaves")
-        cancel_s = perf_counter() - started
-        return await _left(producer, count, queueing_s, cancel_s)
+        took = cancelling.figures(count)
+        return took | {"queueing_s": queueing_s, "left": await _left(producer)}
 
 
-async def _left(producer: Producer, count: int, queueing_s: float, cancel_s: float) -> Figures:
-    """The figures, and whatever is not 0 at once or, for what is in flight, once the broker has answered."""
+async def cancel_nothing(spec: Spec, meter: Meter) -> Figures:
+    """Park ``count`` tasks that have nothing to do with a producer, and cancel them: what Trio alone takes.
+
+    On cancellation: they end.
+    """
+    count = spec.number("count", 100_000)
+    started = perf_counter()
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(trio.sleep_forever)
+        await trio.testing.wait_all_tasks_blocked()
+        queueing_s = perf_counter() - started
+        cancelling = Stopwatch()
+        nursery.cancel_scope.cancel(reason="everybody leaves")
+    return cancelling.figures(count) | {"queueing_s": queueing_s}
+
+
+async def _left(producer: Producer) -> int:
+    """Whatever is not 0 at once or, for what is in flight, once the broker has answered."""
     now = producer.statistics()
     left = now.queued_records + now.waiting_deliveries + now.waiters + now.queue_bytes + now.waiting_bytes
     ask("resume")
@@ -79,13 +97,7 @@ async def _left(producer: Producer, count: int, queueing_s: float, cancel_s: flo
         await trio.lowlevel.checkpoint()
         while _in_flight(producer.statistics()):  # noqa: ASYNC110  # nothing announces it
             await trio.sleep(0.01)
-    return {
-        "count": count,
-        "queueing_s": queueing_s,
-        "cancel_s": cancel_s,
-        "cancel_us": cancel_s / count * 1e6,
-        "left": left + _in_flight(producer.statistics()),
-    }
+    return left + _in_flight(producer.statistics())
 
 
 def _in_flight(state: ProducerStatistics) -> int:
@@ -136,6 +148,7 @@ def _record(spec: Spec, number: int) -> Record:
 WORKLOADS: dict[str, Callable[[Spec, Meter], Awaitable[Figures | None]]] = {
     "cancel_handles": cancel_handles,
     "cancel_tasks": cancel_tasks,
+    "cancel_nothing": cancel_nothing,
     "memory_single": memory_single,
     "memory_bulk": memory_bulk,
 }

@@ -38,7 +38,10 @@ async def measure_cancelling(bench: Bench, only: Sequence[str]) -> list[Row]:
         *(_cancelling("ours", "cancel_tasks", size, "parked tasks") for size in SIZES),
         *(_cancelling("aiokafka", "cancel_tasks", size, "parked tasks") for size in PEER_SIZES),
     ]
-    contenders = [each for each in contenders if not only or each.client in only]
+    alone = Contender(
+        name="Trio alone, 100 k parked tasks", client="ours", workload="cancel_nothing", options={"count": 100_000}
+    )
+    contenders = [each for each in (*contenders, alone) if not only or each.client in only]
     measured = await interleave(bench, "K4", contenders, lambda run: f"{run['cancel_s']:.3f} s")
     scores = Scores(list(measured.values()))
     checks = []
@@ -56,6 +59,9 @@ async def measure_cancelling(bench: Bench, only: Sequence[str]) -> list[Row]:
             scores.figure(f"left of 200 k {what}", f"ours, 200 k {what}", "left", "", _NOTHING_LEFT),
         ]
     checks.append(
+        scores.ratio("100 k parked tasks : Trio alone", "ours, 100 k parked tasks", alone.name, "cancel_cpu_s")
+    )
+    checks.append(
         scores.ratio(
             "10 k parked tasks : aiokafka", "ours, 10 k parked tasks", "aiokafka, 10 k parked tasks", "cancel_s"
         )
@@ -63,7 +69,8 @@ async def measure_cancelling(bench: Bench, only: Sequence[str]) -> list[Row]:
     columns = (
         Column(key="queueing_s", title="queueing s", digits=2),
         Column(key="cancel_s", title="cancelling s", digits=3),
-        Column(key="cancel_us", title="µs each", digits=2),
+        Column(key="cancel_cpu_s", title="its CPU s", digits=3),
+        Column(key="cancel_us", title="CPU-µs each", digits=2),
         Column(key="left", title="left", digits=0),
     )
     return [

@@ -37,6 +37,8 @@ class ProducerConfig:
     """``["host:port", …]`` or ``"host:port,host:port"``; the brokers to ask first."""
     client_id: str = "collector"
     security: SecurityConfig = PLAINTEXT
+    acks: Literal["all"] = "all"
+    """The only mode; here for those who look for it. Without all in-sync replicas no outcome could be told (KIP-98)."""
 
     compression: Compression = "zstd"
     compression_min_bytes: int = 1 * KIB
@@ -89,6 +91,9 @@ class ProducerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bootstrap_servers", tuple(parse_bootstrap_servers(self.bootstrap_servers)))
+        if self.acks not in ("all", -1):
+            raise ConfigError(f"acks: {self.acks!r} is not supported: acks=all is the only mode")
+        object.__setattr__(self, "acks", "all")
         if self.compression not in ("none", "gzip", "snappy", "lz4", "zstd"):
             raise ConfigError(f"compression: {self.compression!r} is not one of none, gzip, snappy, lz4, zstd")
         if not 1 <= self.max_in_flight_per_partition <= 5:

@@ -31,6 +31,8 @@ class MockKafka:
     async def command(self, *words: object) -> None:
         """Tell the mock: ``down 1``, ``up 1``, ``rtt 1 800`` (ms), ``leader events 3 2``, ``topic t 12 1``.
 
+        ``leader events 3 -1`` takes the leader away, and closes every connection.
+
         Raises:
             ChildFailed: It refuses, or has ended.
 

@@ -5,14 +5,15 @@ first ``ready h:p,h:p`` on stdout, then one command a line on stdin (see `COMMAN
 ``error …``; the end of stdin ends the process. Refuses to know: who asks. Imports nothing but the standard library,
 to start fast.
 
-Non-obvious: always a process of its own. The mock broker segfaults on a Produce v10 to a partition without a leader,
-and it closes the connection on CreateTopics, so it makes its topics itself.
+Non-obvious: always a process of its own, for the library is not made to fail well. On a Produce v10 to a partition
+without a leader it segfaults: before ``leader … -1`` takes one away, every connection is closed, and from then on the
+brokers speak Produce up to 9 only. It closes the connection on CreateTopics, so it makes its topics itself.
 """
 
 import ctypes
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: Numbers in commands are brokers, partitions, milliseconds and Kafka's codes, as librdkafka takes them.
@@ -23,6 +24,11 @@ COMMANDS = {
     "leader": ("rd_kafka_mock_partition_set_leader", (ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32)),
     "topic": ("rd_kafka_mock_topic_create", (ctypes.c_char_p, ctypes.c_int, ctypes.c_int)),
 }
+
+#: In place of a broker's number.
+NO_LEADER = -1
+#: The newest Produce that a partition without a leader can be asked with.
+PRODUCE_WITHOUT_LEADER = 9
 
 
 def find_library() -> Path:
@@ -41,6 +47,7 @@ class MockCluster:
     """The library's handle, and the few calls we make of it."""
 
     def __init__(self, brokers: int) -> None:
+        self._brokers = brokers
         self._library = ctypes.CDLL(str(find_library()))
         for name, result in (
             ("rd_kafka_conf_new", ctypes.c_void_p),
@@ -75,11 +82,27 @@ class MockCluster:
             kind(a.encode()) if kind is ctypes.c_char_p else kind(int(a))
             for kind, a in zip(types, arguments, strict=True)
         ]
-        code: int = getattr(self._library, function)(self._cluster, *values)
+        call = getattr(self._library, function)
+        if command == "leader" and arguments[2] == str(NO_LEADER):
+            code = self._while_down(call, values)
+        else:
+            code = call(self._cluster, *values)
         if code == 0:
             return "ok"
         text: bytes = self._library.rd_kafka_err2str(code)
         return f"error {code} {text.decode()}"
+
+    def _while_down(self, call: Callable[..., int], values: Sequence[object]) -> int:
+        """Take a leader away so that no broker is sent a Produce that it would die of."""
+        brokers = [ctypes.c_int32(number) for number in range(1, self._brokers + 1)]
+        for broker in brokers:
+            self._library.rd_kafka_mock_broker_set_down(self._cluster, broker)
+        lowest_highest = (ctypes.c_int16(0), ctypes.c_int16(PRODUCE_WITHOUT_LEADER))
+        code: int = self._library.rd_kafka_mock_set_apiversion(self._cluster, ctypes.c_int16(0), *lowest_highest)
+        code = code or call(self._cluster, *values)
+        for broker in brokers:
+            self._library.rd_kafka_mock_broker_set_up(self._cluster, broker)
+        return code
 
 
 def main() -> None:

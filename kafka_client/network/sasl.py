@@ -33,6 +33,10 @@ _HANDSHAKE_VERSION = 1  # after version 0 the mechanism's bytes would travel wit
 _UNSUPPORTED_MECHANISM = 33
 _ILLEGAL_STATE = 34
 _AUTHENTICATION_FAILED = 58
+_UNPREPARED = (
+    "check sasl_username and sasl_password; SASLprep (RFC 4013), which SCRAM demands, spells them in another way than "
+    "they were typed, and Apache Kafka stores what was typed: choose a spelling that it leaves alone"
+)
 #: Of a broker's own words.
 _SHOWN_CHARS = 300
 
@@ -89,6 +93,7 @@ def _password_login(mechanism: str, security: SecurityConfig, salted: SaltedPass
     else:
         assert security.sasl_password is not None
         password = security.sasl_password
+    advice = "check sasl_username and sasl_password"
     start: Callable[[], Generator[bytes | Work, bytes, None]]
     if mechanism == "PLAIN":
         if "\0" in username or "\0" in password:
@@ -97,7 +102,9 @@ def _password_login(mechanism: str, security: SecurityConfig, salted: SaltedPass
     else:
         prepared = ScramCredentials(saslprep(username, "sasl_username"), saslprep(password, "sasl_password"))
         start = partial(scram, mechanism, prepared, salted)
-    return Login(mechanism, f"user {username!r}", "check sasl_username and sasl_password", start)
+        if (prepared.username, prepared.password) != (username, password):
+            advice = _UNPREPARED
+    return Login(mechanism, f"user {username!r}", advice, start)
 
 
 def _plain(username: str, password: str) -> Generator[bytes | Work, bytes, None]:

@@ -3,7 +3,7 @@
 Nothing here skips: where a part cannot be started, the run fails and says which.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from chaos.nodes import Nodes, hold_nodes
@@ -20,14 +20,17 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.fixture
-def scenario(nodes: Nodes, request: pytest.FixtureRequest) -> Scenario:
-    """A scenario on the session's nodes, named after its test."""
-    return make_scenario(nodes, request)
-
-
-def make_scenario(nodes: Nodes, request: pytest.FixtureRequest) -> Scenario:
+def make_scenario(request: pytest.FixtureRequest) -> Callable[[Nodes], Scenario]:
+    """Make a scenario named after its test, on these nodes."""
     name = request.node.name.removeprefix("test_").replace("_", " ")
-    return Scenario(name, nodes, request.config.stash.setdefault(ROWS, []))
+    rows = request.config.stash.setdefault(ROWS, [])
+    return lambda nodes: Scenario(name, nodes, rows)
+
+
+@pytest.fixture
+def scenario(nodes: Nodes, make_scenario: Callable[[Nodes], Scenario]) -> Scenario:
+    """A scenario on the session's nodes."""
+    return make_scenario(nodes)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -24,6 +24,9 @@ from .books import Books
 
 __all__ = ["Load", "LoadPlan"]
 
+#: From this share of the records on, a load whose fault is not over goes slowly, ever more so.
+LEFT_FOR_LATER = 0.75
+
 #: Records handed over between two checkpoints.
 SLICE = 500
 
@@ -34,7 +37,7 @@ class LoadPlan:
 
     records: int = 200_000
     seconds: float = 12.0
-    """Over which they are spread evenly."""
+    """Over which they are spread evenly, if the fault is over by then: some come after it in any case."""
     cancelled: float = 0.2
     """Who is cancelled, or takes back a part, after 0.2 ms to 3 s."""
     with_deadline: float = 0.3
@@ -56,7 +59,6 @@ class Load:
     plan: LoadPlan
     partitions: int
     rng: random.Random
-    started_at: float = math.nan
     patient: list[int] = field(default_factory=list)
     """Records whose callers waited to the end, however long."""
     alone_told_at: dict[int, float] = field(default_factory=dict)
@@ -83,16 +85,19 @@ class Load:
         await self._wait(self._deliver(numbers), numbers, trio.CancelScope())
         self.patient += numbers
 
-    async def run(self) -> None:
+    async def run(self, fault_over: trio.Event) -> None:
         """Make every call, and return when every caller has been told."""
-        self.started_at = started = trio.current_time()
+        before = trio.current_time()
         first = self.handed
+        share = 0.0
         async with trio.open_nursery() as nursery:
             async with trio.open_nursery() as callers:
                 nursery.start_soon(self._cancel_in_time)
                 while (left := first + self.plan.records - self.handed) > 0:
-                    share = min(1.0, (trio.current_time() - started) / self.plan.seconds)
-                    due = int(first + share * self.plan.records)
+                    now = trio.current_time()
+                    slow = 1.0 if share < LEFT_FOR_LATER or fault_over.is_set() else (1.0 - share) / 8
+                    share, before = min(1.0, share + slow * (now - before) / self.plan.seconds), now
+                    due = math.ceil(first + share * self.plan.records)
                     until = min(due, self.handed + SLICE)
                     while self.handed < until and left > 0:
                         self._call(callers)

@@ -5,6 +5,7 @@ Refuses to know: producers.
 """
 
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -13,6 +14,11 @@ from pathlib import Path
 import trio
 from confluent_kafka.admin import AdminClient, NewPartitions
 from confluent_kafka.cimpl import NewTopic
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # kafka-python reads its schemas in a way that is deprecated
+    from kafka.admin import KafkaAdminClient
+    from kafka.protocol.admin import AlterClientQuotasRequest
 
 from collector.devtools.background import hold_open
 from collector.devtools.kafka import KafkaCluster, KafkaNode, open_kafka
@@ -59,14 +65,16 @@ class Nodes:
         """Start one that has ended, and wait until it says that it is started."""
         await self._there(partial(self.cluster.start_node, node_id))
 
+    async def start_all(self, *node_ids: int) -> None:
+        """As `start`, together: those that are no quorum without each other."""
+        async with trio.open_nursery() as nursery:
+            for node_id in node_ids:
+                nursery.start_soon(self.start, node_id)
+
     async def _there(self, call: "partial[object]") -> None:
         await trio.to_thread.run_sync(partial(trio.from_thread.run, call, trio_token=self._token))
 
-    # Blocking; in a thread by `ask`.
-
-    @staticmethod
-    async def ask(fn: "partial[object]") -> object:
-        return await trio.to_thread.run_sync(fn)
+    # Blocking: to be called in a thread.
 
     @property
     def admin(self) -> AdminClient:
@@ -84,6 +92,26 @@ class Nodes:
 
     def add_partitions(self, name: str, total: int) -> None:
         self.admin.create_partitions([NewPartitions(name, total)])[name].result(30)
+
+    def set_quota(self, client_id: str, bytes_per_s: int | None) -> None:
+        """Limit what a client may produce at each node; None: no more."""
+        entry = AlterClientQuotasRequest.EntryData
+        limit = {"value": float(bytes_per_s), "remove": False} if bytes_per_s else {"value": 0.0, "remove": True}
+        request = AlterClientQuotasRequest(
+            entries=[
+                entry(
+                    entity=[entry.EntityData(entity_type="client-id", entity_name=client_id)],
+                    ops=[entry.OpData(key="producer_byte_rate", **limit)],
+                )
+            ],
+            validate_only=False,
+        )
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        try:
+            answer = admin._manager.run(admin._manager.send, request)  # the one question that it has no method for
+        finally:
+            admin.close()
+        assert [one.error_code for one in answer.entries] == [0], answer
 
     def leaders(self, name: str) -> dict[int, int]:
         """Partition → node that leads it; -1: nobody."""

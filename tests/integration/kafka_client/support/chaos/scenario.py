@@ -16,6 +16,8 @@ from collector.devtools.proxy import Proxy, open_proxy
 from kafka_client import (
     BatchRetried,
     BrokerConnected,
+    BrokerDisconnected,
+    BrokerThrottled,
     Delivered,
     NotSent,
     Producer,
@@ -41,9 +43,18 @@ class Seen(ProducerObserver):
         self.connected_total: Counter[int] = Counter()
         self.codes: Counter[int | None] = Counter()
         """Of failed attempts; None: the connection was lost."""
+        self.lost_total = 0
+        """Connections for Produce that could not be opened or ended with something to do."""
+        self.throttled_s = 0.0
 
     def connected(self, event: BrokerConnected) -> None:
         self.connected_total[event.broker] += 1
+
+    def disconnected(self, event: BrokerDisconnected) -> None:
+        self.lost_total += not event.idle
+
+    def throttled(self, event: BrokerThrottled) -> None:
+        self.throttled_s += event.pause_s
 
     def batch_retried(self, event: BatchRetried) -> None:
         self.codes[event.code] += 1
@@ -79,18 +90,18 @@ class Scenario:
 
     name: str
     nodes: Nodes
-    rows: list[Row]
+    rows: list[Row] = field(repr=False)
     partitions: int = 12
     settings: dict[str, str] = field(default_factory=dict)
     """Of the topic."""
     plan: LoadPlan = field(default_factory=LoadPlan)
     fault_after_s: float = 2.0
     seen: Seen = field(default_factory=Seen)
-    books: Books = field(init=False)
-    load: Load = field(init=False)
-    producer: Producer = field(init=False)
+    books: Books = field(init=False, repr=False)
+    load: Load = field(init=False, repr=False)
+    producer: Producer = field(init=False, repr=False)
     proxy: Proxy = field(init=False)
-    found: list[Found] = field(init=False)
+    found: list[Found] = field(init=False, repr=False)
 
     @property
     def topic(self) -> str:
@@ -127,8 +138,9 @@ class Scenario:
                 self.load = Load(self.producer, self.books, self.plan, self.partitions, random.Random(self.name))
                 await self.load.warm_up()
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._fault_in_time, fault)
-                    await self.load.run()
+                    over = trio.Event()
+                    nursery.start_soon(self._fault_in_time, fault, over)
+                    await self.load.run(over)
                 await self._settle()
                 self._check_statistics()
                 closing = trio.current_time()
@@ -169,9 +181,10 @@ class Scenario:
         await trio.to_thread.run_sync(self.nodes.make_topic, topic, self.partitions, self.settings)
         await trio.to_thread.run_sync(self.nodes.wait_whole, topic)
 
-    async def _fault_in_time(self, fault: Callable[["Scenario"], Awaitable[None]]) -> None:
+    async def _fault_in_time(self, fault: Callable[["Scenario"], Awaitable[None]], over: trio.Event) -> None:
         await trio.sleep(self.fault_after_s)
         await fault(self)
+        over.set()
 
     async def _settle(self) -> None:
         """Batches of which nobody waits any more may still be on their way."""

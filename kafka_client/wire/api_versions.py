@@ -8,6 +8,7 @@ Some answer with a body that is broken after the error code, so with an error no
 Source: ApiVersionsRequest.json, ApiVersionsResponse.json of Apache Kafka 4.1; KIP-35, KIP-511.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -29,10 +30,13 @@ API_KEY = 18
 MIN_VERSION = 0
 MAX_VERSION = 4
 
+_REFUSED = re.compile(r"[^a-zA-Z0-9.-]")
+_UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiVersionsRequest:
-    """From version 3 on the broker is told who asks; letters, digits, dots and dashes, or it says 42."""
+    """From version 3 on the broker is told who asks. What it would refuse (42) in these two is sent as dashes."""
 
     client_software_name: str = "kafka-client"
     client_software_version: str = "0"
@@ -51,10 +55,15 @@ def encode_request(request: ApiVersionsRequest, version: int) -> bytes:
     if not is_flexible(API_KEY, version):
         return b""
     writer = Writer(flexible=True)
-    writer.string(request.client_software_name)
-    writer.string(request.client_software_version)
+    writer.string(_accepted(request.client_software_name))
+    writer.string(_accepted(request.client_software_version))
     writer.no_tags()
     return writer.finish()
+
+
+def _accepted(text: str) -> str:
+    """``text`` as the broker takes it: ``[a-zA-Z0-9](?:[a-zA-Z0-9\\-.]*[a-zA-Z0-9])?`` (Kafka's ApiVersionsRequest)."""
+    return _REFUSED.sub("-", text).strip("-.") or _UNKNOWN
 
 
 def decode_response(body: Buffer, version: int) -> ApiVersionsResponse:

@@ -1,8 +1,8 @@
 """ListOffsets (2): where a partition begins, ends, or was at some time.
 
-Owns: versions 1 to 10. Refuses to know: tiers of storage.
+Owns: versions 1 to 11. Refuses to know: tiers of storage; 11 differs from 10 only in what may be asked about those.
 
-Source: ListOffsetsRequest.json, ListOffsetsResponse.json of Apache Kafka 4.1; KIP-79.
+Source: ListOffsetsRequest.json, ListOffsetsResponse.json of Apache Kafka 4.3; KIP-79, KIP-1023.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ __all__ = [
 
 API_KEY = 2
 MIN_VERSION = 1
-MAX_VERSION = 10
+MAX_VERSION = 11
 
 #: In place of a timestamp.
 EARLIEST = -2

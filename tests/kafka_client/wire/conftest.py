@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +18,33 @@ from hypothesis import strategies as st
 from kio.index import load_request_schema, load_response_schema
 from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader
+
+from kafka_client.wire import (
+    api_versions,
+    create_topics,
+    describe_configs,
+    fetch,
+    init_producer_id,
+    list_offsets,
+    metadata,
+    produce,
+    sasl_authenticate,
+    sasl_handshake,
+)
+from kafka_client.wire.frames import API_NAMES
+
+MESSAGES = (
+    api_versions,
+    create_topics,
+    describe_configs,
+    fetch,
+    init_producer_id,
+    list_offsets,
+    metadata,
+    produce,
+    sasl_authenticate,
+    sasl_handshake,
+)
 
 # Found, not imported: importing kafka-python runs all of it.
 _FOUND = importlib.util.find_spec("kafka")
@@ -96,7 +124,7 @@ class Codec:
                 continue
             members[named(field)] = self._field_values(field, tame)
         if self.flexible and not tame:
-            unknown = st.dictionaries(st.integers(50, 200), st.binary(max_size=9), max_size=2)
+            unknown = st.dictionaries(st.integers(50, 2**31 - 1), st.binary(max_size=9), max_size=2)
             members["unknown_tags"] = unknown
         return st.fixed_dictionaries(members)
 
@@ -145,10 +173,12 @@ class Codec:
         for field in fields:
             if not within(self.version, field["versions"]):
                 continue
+            tagged = within(self.version, field.get("taggedVersions", "none"))
+            if tagged and value[named(field)] is None:
+                continue
             encoded = self._encode_field(field, value[named(field)])
-            if within(self.version, field.get("taggedVersions", "none")):
-                if value[named(field)] is not None:
-                    tags[field["tag"]] = encoded
+            if tagged:
+                tags[field["tag"]] = encoded
             else:
                 out += encoded
         if self.flexible:
@@ -227,6 +257,23 @@ class Codec:
         value, size = entity_reader(load(self.schema["apiKey"], self.version))(data, 0)
         assert size == len(data)
         return value
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``message`` and ``version`` runs for every version of every message that we speak."""
+    if {"message", "version"} <= set(metafunc.fixturenames):
+        every = [
+            pytest.param(message, version, id=f"{API_NAMES[message.API_KEY]} v{version}")
+            for message in MESSAGES
+            for version in range(message.MIN_VERSION, message.MAX_VERSION + 1)
+        ]
+        metafunc.parametrize(("message", "version"), every)
+
+
+@pytest.fixture(scope="session")
+def messages() -> tuple[ModuleType, ...]:
+    """Every message that we speak, as a module of ``kafka_client.wire``."""
+    return MESSAGES
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Every message in every version that we speak, against Kafka's own schemas and kio."""
 
 import math
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kafka_client.errors import ProtocolError
 from kafka_client.wire import (
     api_versions,
     create_topics,
@@ -25,24 +25,6 @@ from kafka_client.wire import (
 from kafka_client.wire.frames import API_NAMES
 from kafka_client.wire.primitives import NULL_UUID
 
-MESSAGES = (
-    api_versions,
-    create_topics,
-    describe_configs,
-    fetch,
-    init_producer_id,
-    list_offsets,
-    metadata,
-    produce,
-    sasl_authenticate,
-    sasl_handshake,
-)
-EVERY_VERSION = [
-    pytest.param(message, version, id=f"{API_NAMES[message.API_KEY]} v{version}")
-    for message in MESSAGES
-    for version in range(message.MIN_VERSION, message.MAX_VERSION + 1)
-]
-every_version = pytest.mark.parametrize(("message", "version"), EVERY_VERSION)
 few = settings(max_examples=8, deadline=None)
 
 names = st.text(min_size=1, max_size=8)
@@ -51,7 +33,9 @@ int64s = st.integers(-(2**63), 2**63 - 1)
 ids = st.binary(min_size=16, max_size=16)
 
 REQUESTS: dict[ModuleType, st.SearchStrategy[Any]] = {
-    api_versions: st.builds(api_versions.ApiVersionsRequest, client_software_version=names),
+    api_versions: st.builds(
+        api_versions.ApiVersionsRequest, client_software_name=st.text(max_size=9), client_software_version=names
+    ),
     create_topics: st.builds(
         create_topics.CreateTopicsRequest,
         topics=st.lists(
@@ -120,7 +104,6 @@ def absent(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
-@every_version
 @given(data=st.data())
 @few
 def test_request_every_version_reads_back_by_the_schema(
@@ -135,8 +118,11 @@ def test_request_every_version_reads_back_by_the_schema(
 
 def request_of_api_versions(version: int, request: Any, found: Any) -> None:
     if version >= 3:
-        assert found["client_software_name"] == "kafka-client"
-        assert found["client_software_version"] == request.client_software_version
+        for name in ("client_software_name", "client_software_version"):
+            # Kafka's own expression (ApiVersionsRequest.java): what does not match is answered with 42.
+            assert re.fullmatch(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?", found[name], re.ASCII)
+            wanted = getattr(request, name)
+            assert wanted == found[name] or not re.fullmatch(r"[a-zA-Z0-9]+", wanted, re.ASCII)
 
 
 def request_of_create_topics(version: int, request: Any, found: Any) -> None:
@@ -215,7 +201,6 @@ def request_of_sasl_handshake(version: int, request: Any, found: Any) -> None:
     assert found == {"mechanism": request.mechanism}
 
 
-@every_version
 @given(data=st.data())
 @few
 def test_response_every_version_is_what_the_schema_encoded(
@@ -229,7 +214,6 @@ def test_response_every_version_is_what_the_schema_encoded(
         assert response.throttle_time_ms == value.get("throttle_time_ms", 0)
 
 
-@every_version
 @given(data=st.data())
 @few
 def test_response_every_version_schema_interpreter_agrees_with_kio(
@@ -357,36 +341,6 @@ def response_of_produce(version: int, response: Any, value: Any) -> None:
     assert [(one.node_id, one.host, one.port, one.rack) for one in response.node_endpoints] == [
         (one["node_id"], one["host"], one["port"], one["rack"]) for one in value.get("node_endpoints", [])
     ]
-
-
-@every_version
-@given(data=st.data())
-@few
-def test_response_cut_short_anywhere_is_a_protocol_error(
-    codec: Any, message: ModuleType, version: int, data: st.DataObject
-) -> None:
-    oracle = codec(API_NAMES[message.API_KEY], "Response", version)
-    encoded = oracle.encode(data.draw(oracle.values()))
-    cut = data.draw(st.integers(0, len(encoded) - 1))
-    if message is api_versions and cut >= 2 and encoded[:2] != b"\0\0":
-        return  # beside an error nothing but the code is read
-    with pytest.raises(ProtocolError):
-        message.decode_response(encoded[:cut], version)
-
-
-@every_version
-@given(data=st.data())
-@few
-def test_response_with_one_byte_changed_is_a_value_or_a_protocol_error(
-    codec: Any, message: ModuleType, version: int, data: st.DataObject
-) -> None:
-    oracle = codec(API_NAMES[message.API_KEY], "Response", version)
-    encoded = bytearray(oracle.encode(data.draw(oracle.values())))
-    encoded[data.draw(st.integers(0, len(encoded) - 1))] ^= data.draw(st.integers(1, 255))
-    try:
-        message.decode_response(bytes(encoded), version)
-    except ProtocolError:
-        pass
 
 
 @pytest.mark.parametrize("message", [produce, fetch])

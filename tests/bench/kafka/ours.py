@@ -55,9 +55,11 @@ def check(delivery: Delivery) -> None:
 async def pipelined(spec: Spec, meter: Meter) -> None:
     """One delivery a record, a window of them open at once, each outcome looked at, in one task.
 
+    After every ``between`` records the event loop gets its turn.
+
     On cancellation: the open deliveries are taken back with the producer.
     """
-    window = spec.number("window", 10_000)
+    window, between = spec.number("window", 10_000), spec.number("between", 250)
     values, partitions = cycle(payloads()), partitions_of(spec)
     topic = spec.topic
     open_deliveries: deque[Delivery] = deque()
@@ -65,13 +67,15 @@ async def pipelined(spec: Spec, meter: Meter) -> None:
     queued = settled = 0
     async with open_warm(spec) as producer:
         while True:
-            while len(open_deliveries) < window:
+            for _ in range(between):
                 if queued % SAMPLE_EVERY == 0:
                     stamps.append(perf_counter())
                 open_deliveries.append(producer.delivery((Record(topic, next(values), partition=next(partitions)),)))
                 queued += 1
-            with open_deliveries[0] as oldest:
-                await oldest.wait()
+            if len(open_deliveries) < window:
+                await trio.lowlevel.checkpoint()
+            else:
+                await open_deliveries[0].wait()
             before = settled
             while open_deliveries and not open_deliveries[0].unsettled:
                 with open_deliveries.popleft() as delivery:

@@ -49,8 +49,11 @@ def partitions_of(spec: Spec) -> "cycle[int | None]":
 
 
 async def pipelined(spec: Spec, meter: Meter) -> None:
-    """``send()`` for each record, a window of futures open at once, each result looked at, in one task."""
-    window = spec.number("window", 10_000)
+    """``send()`` for each record, a window of futures open at once, each result looked at, in one task.
+
+    After every ``between`` records the event loop gets its turn.
+    """
+    window, between = spec.number("window", 10_000), spec.number("between", 250)
     values, partitions = cycle(payloads()), partitions_of(spec)
     topic = spec.topic
     futures: deque[asyncio.Future[object]] = deque()
@@ -58,12 +61,15 @@ async def pipelined(spec: Spec, meter: Meter) -> None:
     queued = settled = 0
     async with open_warm(spec) as producer:
         while True:
-            while len(futures) < window:
+            for _ in range(between):
                 if queued % SAMPLE_EVERY == 0:
                     stamps.append(perf_counter())
                 futures.append(await producer.send(topic, next(values), partition=next(partitions)))
                 queued += 1
-            await futures[0]
+            if len(futures) < window:
+                await asyncio.sleep(0)
+            else:
+                await futures[0]
             before = settled
             while futures and futures[0].done():
                 futures.popleft().result()

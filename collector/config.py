@@ -59,12 +59,27 @@ class KafkaConfig:
     produce_timeout_s: float = 10.0
     request_timeout_s: float = 30.0
     delivery_timeout_s: float = 120.0
-    security_protocol: Literal["PLAINTEXT", "SSL"] = "PLAINTEXT"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
-    ssl_keyfile_password: str | None = None
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
     ssl_check_hostname: bool = True
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    sasl_password_file: str | None = None
+    """Instead of ``sasl_password``; read again at each authentication, as every ``_file`` here."""
+    sasl_oauth_token_endpoint_url: str | None = None
+    """For OAUTHBEARER: where tokens are got with client credentials (RFC 6749 section 4.4)."""
+    sasl_oauth_client_id: str | None = None
+    sasl_oauth_client_secret: str | None = field(default=None, repr=False)
+    sasl_oauth_client_secret_file: str | None = None
+    sasl_oauth_scope: str | None = None
+    sasl_oauth_ssl_cafile: str | None = None
+    """Certificates to trust at the token endpoint; none takes the system's."""
+    sasl_oauth_token_file: str | None = None
+    """Instead of an endpoint: a file with a token that somebody else keeps fresh."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,11 +218,11 @@ def _wording(kind: Any) -> str:
         return "a table"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     inner = [part for part in get_args(kind) if part is not NoneType]
-    return f"{words[inner[0]]}, or empty for none" if inner else words[kind]
+    return f"{_wording(inner[0])}, or empty for none" if inner else words[kind]
 
 
 def _shown(path: str, value: object) -> str:
-    if "password" in path or path.startswith("keys"):
+    if "password" in path or "secret" in path or path.startswith("keys"):
         return f"a {type(value).__name__}"
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:79] + "…"

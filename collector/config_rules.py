@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig
 from kafka_client.config import split_address
@@ -118,10 +119,67 @@ def _kafka(kafka: KafkaConfig) -> Iterator[Problem]:
         )
     if kafka.ssl_keyfile is not None and kafka.ssl_certfile is None:
         yield "kafka.ssl_keyfile", "needs kafka.ssl_certfile beside it"
-    if kafka.security_protocol == "PLAINTEXT":
-        for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"):
-            if getattr(kafka, name) is not None:
-                yield f"kafka.{name}", 'is used only with kafka.security_protocol = "SSL"'
+    if not kafka.security_protocol.endswith("SSL"):
+        yield from _unused(kafka, _TLS_KEYS, 'kafka.security_protocol = "SSL" or "SASL_SSL"')
+    if not kafka.security_protocol.startswith("SASL"):
+        yield from _unused(kafka, _SASL_KEYS, 'kafka.security_protocol = "SASL_SSL" or "SASL_PLAINTEXT"')
+    else:
+        yield from _sasl(kafka)
+
+
+_TLS_KEYS = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password")
+_PASSWORD_KEYS = ("sasl_username", "sasl_password", "sasl_password_file")
+_ENDPOINT_KEYS = (
+    "sasl_oauth_client_id",
+    "sasl_oauth_client_secret",
+    "sasl_oauth_client_secret_file",
+    "sasl_oauth_scope",
+    "sasl_oauth_ssl_cafile",
+)
+_OAUTH_KEYS = ("sasl_oauth_token_endpoint_url", "sasl_oauth_token_file", *_ENDPOINT_KEYS)
+_SASL_KEYS = ("sasl_mechanism", *_PASSWORD_KEYS, *_OAUTH_KEYS)
+
+
+def _unused(kafka: KafkaConfig, names: tuple[str, ...], where: str) -> Iterator[Problem]:
+    for name in names:
+        if getattr(kafka, name) is not None:
+            yield f"kafka.{name}", f"is used only with {where}"
+
+
+def _sasl(kafka: KafkaConfig) -> Iterator[Problem]:
+    match kafka.sasl_mechanism:
+        case None:
+            yield (
+                "kafka.sasl_mechanism",
+                f'kafka.security_protocol = "{kafka.security_protocol}" needs one of "PLAIN", "SCRAM-SHA-256", '
+                '"SCRAM-SHA-512", "OAUTHBEARER"',
+            )
+        case "OAUTHBEARER":
+            yield from _unused(kafka, _PASSWORD_KEYS, "kafka.sasl_mechanism PLAIN and SCRAM-SHA-…")
+            yield from _oauth(kafka)
+        case mechanism:
+            yield from _unused(kafka, _OAUTH_KEYS, 'kafka.sasl_mechanism = "OAUTHBEARER"')
+            if not kafka.sasl_username:
+                yield "kafka.sasl_username", f"is needed with kafka.sasl_mechanism = {mechanism}"
+            yield from _one_of(kafka, "sasl_password", "sasl_password_file")
+
+
+def _oauth(kafka: KafkaConfig) -> Iterator[Problem]:
+    yield from _one_of(kafka, "sasl_oauth_token_endpoint_url", "sasl_oauth_token_file")
+    if kafka.sasl_oauth_token_endpoint_url is None:
+        yield from _unused(kafka, _ENDPOINT_KEYS, "kafka.sasl_oauth_token_endpoint_url")
+        return
+    if not kafka.sasl_oauth_client_id:
+        yield "kafka.sasl_oauth_client_id", "is needed with kafka.sasl_oauth_token_endpoint_url"
+    yield from _one_of(kafka, "sasl_oauth_client_secret", "sasl_oauth_client_secret_file")
+    parts = urlsplit(kafka.sasl_oauth_token_endpoint_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        yield "kafka.sasl_oauth_token_endpoint_url", "expected https://host/path, without a user name in it"
+
+
+def _one_of(kafka: KafkaConfig, one: str, other: str) -> Iterator[Problem]:
+    if (getattr(kafka, one) is None) == (getattr(kafka, other) is None):
+        yield f"kafka.{one}", f"either it or kafka.{other} is needed, and not both"
 
 
 def _limits(limits: LimitsConfig) -> Iterator[Problem]:

@@ -54,6 +54,7 @@ async def check_topics(config: Config, *, connector: Connector | None = None) ->
         async with open_admin(producer_config(config), connector=connector) as admin:
             try:
                 return [
+                    Finding(level="ok", text=await admin.whoami()),
                     *await _check_topic(admin, config, config.kafka.topic),
                     *(await _check_bad_topic(admin, config.kafka.bad_topic) if config.kafka.bad_topic else ()),
                 ]

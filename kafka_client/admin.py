@@ -22,6 +22,7 @@ from kafka_client.config import Connector, ProducerConfig, split_address
 from kafka_client.errors import BrokerError, ConnectionLost
 from kafka_client.network.connection import Connection, open_connection
 from kafka_client.network.plainly import raise_plainly
+from kafka_client.network.sasl import describe
 from kafka_client.outcome import Headers
 from kafka_client.wire import create_topics, describe_configs, fetch, list_offsets, metadata
 from kafka_client.wire.create_topics import CreatedTopic, NewTopic
@@ -87,6 +88,14 @@ class Admin:
 
     def __repr__(self) -> str:
         return f"<Admin {','.join(self._config.bootstrap_servers)}>"
+
+    async def whoami(self) -> str:
+        """Say in a sentence who we are to a broker, and how that was proved. On cancellation: the connection is closed.
+
+        It is what we showed; under which principal a broker knows it is its own (``principal.builder.class``).
+        """
+        async with self._open_any() as connection:
+            return f"connected to {connection.address}: {describe(self._config.security, connection.session)}"
 
     async def metadata(self, topics: Sequence[str] | None = ()) -> MetadataResponse:
         """The brokers and ``topics`` (None: all of them). Topics that do not exist are not created by asking.

@@ -44,6 +44,7 @@ from .reauthenticate import keep_authenticated
 from .statistics import ConnectionStatistics
 from .steps import Step
 from .tls import tls_refusal
+from .waiter import Waiter
 
 __all__ = ["Connection", "ConnectionStatistics", "Message", "OnResponse", "VersionWindow", "open_connection"]
 
@@ -72,7 +73,7 @@ class Connection:
         self._config = config
         self._splitter = FrameSplitter(config.response_max_bytes)
         self._expected = ExpectedAnswers(config.client_id)
-        self._waiters: set[_Waiter] = set()
+        self._waiters: set[Waiter] = set()
         self._lost: ConnectionLost | None = None
         self._reading = trio.CancelScope()
         self._writing = trio.StrictFIFOLock()
@@ -211,15 +212,15 @@ class Connection:
             raise broken from error
 
     @contextmanager
-    def _waiting(self) -> Iterator["_Waiter"]:
-        waiter = _Waiter()
+    def _waiting(self) -> Iterator[Waiter]:
+        waiter = Waiter()
         self._waiters.add(waiter)
         try:
             yield waiter
         finally:
             self._waiters.discard(waiter)
 
-    async def _wait_answer(self, waiter: "_Waiter") -> memoryview:
+    async def _wait_answer(self, waiter: Waiter) -> memoryview:
         await waiter.done.wait()
         if waiter.body is None:
             lost = self.lose(ConnectionLost(f"{self.address} did not answer"))
@@ -354,20 +355,6 @@ class Connection:
     def finish(self) -> None:
         """Close from our side; `open_connection` calls this when its block is left."""
         self.lose(ConnectionLost(f"the connection to {self.address} was closed by us"))
-
-
-class _Waiter:
-    """One `exchange` that waits. Its answer may come after it has gone."""
-
-    __slots__ = ("body", "done")
-
-    def __init__(self) -> None:
-        self.body: memoryview | None = None
-        self.done = trio.Event()
-
-    def take(self, body: memoryview) -> None:
-        self.body = body
-        self.done.set()
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ from .saslprep import saslprep
 from .scram import SaltedPasswords, ScramCredentials, scram
 from .steps import Exchange, Step, Work
 
-__all__ = ["Login", "Session", "authenticate", "read_login"]
+__all__ = ["Login", "Session", "authenticate", "describe", "read_login"]
 
 Versions: TypeAlias = Mapping[int, tuple[int, int]]
 
@@ -64,6 +64,16 @@ class Session:
     who: str
     lifetime_s: float
     """From the moment at which the last step was asked; ``inf`` where the broker sets no end."""
+
+
+def describe(security: SecurityConfig, session: Session | None) -> str:
+    """Who a connection is to its broker, in words."""
+    hidden = "encrypted" if security.protocol.endswith("SSL") else "not encrypted"
+    if session is not None:
+        return f"{security.protocol}, {session.mechanism} as {session.who}, {hidden}"
+    if security.ssl_certfile is not None:
+        return f"{security.protocol}, with the certificate of {security.ssl_certfile}, {hidden}"
+    return f"{security.protocol}, as nobody (ANONYMOUS), {hidden}"
 
 
 async def read_login(security: SecurityConfig, salted: SaltedPasswords) -> Login:

@@ -62,8 +62,9 @@ async def test_missing_topics_are_an_error_and_a_warning(autojump_clock: trio.te
     async with open_fake_cluster(topics={"other": 1}) as cluster:
         config = replace(Config(), kafka=KafkaConfig(bootstrap_servers=tuple(cluster.bootstrap_servers)))
         found = await check_topics(config, connector=cluster.connector)
-    assert [one.level for one in found] == ["error", "warning"]
-    assert "topic events: UNKNOWN_TOPIC_OR_PARTITION" in found[0].text
+    assert [one.level for one in found] == ["ok", "error", "warning"]
+    assert "PLAINTEXT, as nobody (ANONYMOUS), not encrypted" in found[0].text
+    assert "topic events: UNKNOWN_TOPIC_OR_PARTITION" in found[1].text
 
 
 async def test_no_broker_is_one_error(autojump_clock: trio.testing.MockClock) -> None:

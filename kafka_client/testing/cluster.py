@@ -18,12 +18,13 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from kafka_client.testing.batches import Rules
 from kafka_client.testing.connection import Connection
 from kafka_client.testing.faults import Faults
 from kafka_client.testing.link import open_link
 from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
 from kafka_client.testing.partition_log import StoredRecord
-from kafka_client.testing.parts import PORT, FakeBroker
+from kafka_client.testing.parts import PORT, FakeBroker, FakeTopic
 from kafka_client.testing.sasl import FakeSasl
 from kafka_client.testing.seen import Seen
 from kafka_client.testing.topology import Topology
@@ -34,8 +35,6 @@ __all__ = ["FakeCluster", "open_fake_cluster"]
 MESSAGE_MAX_BYTES = 1024 * 1024 + 12
 #: About what the kernel buffers for a loopback connection.
 SOCKET_BUFFER_BYTES = 256 * 1024
-#: message.timestamp.after.max.ms since Kafka 4.0.
-TIMESTAMP_AFTER_MAX_MS = 3_600_000
 
 
 class FakeCluster(Topology):
@@ -182,9 +181,9 @@ class FakeCluster(Topology):
         """Whether `new_producer_id` gave it."""
         return 1000 <= producer_id < self._next_producer_id
 
-    def timestamp_window_ms(self) -> tuple[int, int]:
-        """What CreateTime may be now."""
-        return 0, round(self._clock() * 1000) + TIMESTAMP_AFTER_MAX_MS
+    def rules_of(self, topic: FakeTopic) -> Rules:
+        """What a batch for the topic must be like now."""
+        return topic.configs.rules(now_ms=round(self._clock() * 1000), message_max_bytes=self.message_max_bytes)
 
 
 @asynccontextmanager

@@ -14,10 +14,13 @@ Non-obvious, and all as in the broker (ProducerAppendInfo.checkSequence, Produce
   DUPLICATE_SEQUENCE_NUMBER by themselves (a fault can).
 """
 
+import struct
 from collections import deque
 from dataclasses import dataclass, field
 
-from kafka_client.testing.batches import BatchRejected, Headers, ParsedBatch
+import crc32c
+
+from kafka_client.testing.batches import CRC_FROM, LOG_APPEND_TIME, BatchRejected, Headers, ParsedBatch, Stage
 
 __all__ = ["Appended", "PartitionLog", "StoredBatch", "StoredRecord"]
 
@@ -56,19 +59,34 @@ class StoredBatch:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What an append came to: the batch's first offset, and whether it had been there before."""
+    """What an append came to.
+
+    Attributes:
+        base_offset: Of its first record.
+        duplicate: It had been there before.
+        log_append_time_ms: Of a topic with LogAppendTime. A repeated batch is answered with its highest timestamp,
+            whatever the topic says (ProducerStateManager keeps no other), else -1.
+    """
 
     base_offset: int
     duplicate: bool
     log_append_time_ms: int = -1
-    """Of a duplicate the highest timestamp of the batch, as Apache Kafka answers (``duplicate.timestamp``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of one batch."""
+
+    first: int
+    last: int
+    base_offset: int
+    timestamp_ms: int
 
 
 @dataclass(slots=True)
 class _Producer:
     epoch: int
-    #: (first sequence, last sequence, base offset)
-    batches: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=BATCHES_REMEMBERED))
+    batches: deque[_Known] = field(default_factory=lambda: deque(maxlen=BATCHES_REMEMBERED))
 
 
 class PartitionLog:
@@ -90,48 +108,57 @@ class PartitionLog:
         """Every record, in order."""
         return [record for batch in self.batches for record in batch.records]
 
-    def append(self, batch: ParsedBatch, leader_epoch: int) -> Appended:
-        """Append or recognise; raises `BatchRejected` with OUT_OF_ORDER_SEQUENCE_NUMBER or INVALID_PRODUCER_EPOCH."""
+    def append(self, batch: ParsedBatch, leader_epoch: int, append_time_ms: int | None = None) -> Appended:
+        """Append or recognise; raises `BatchRejected` with OUT_OF_ORDER_SEQUENCE_NUMBER or INVALID_PRODUCER_EPOCH.
+
+        Args:
+            append_time_ms: The time to write into every record (LogAppendTime); None keeps the producer's.
+        """
         if batch.producer_id >= 0:
             known = self._producers.get(batch.producer_id)
             if known is not None:
                 if (repeated := self._find_duplicate(known, batch)) is not None:
-                    return Appended(repeated, duplicate=True, log_append_time_ms=batch.max_timestamp_ms)
+                    return Appended(repeated.base_offset, True, repeated.timestamp_ms)
                 self._check_sequence(known, batch)
             if known is None or known.epoch != batch.producer_epoch:
                 known = self._producers[batch.producer_id] = _Producer(batch.producer_epoch)
-            known.batches.append((batch.base_sequence, batch.last_sequence, self.end_offset))
-        return Appended(self._store(batch, leader_epoch), duplicate=False)
+            timestamp_ms = batch.max_timestamp_ms if append_time_ms is None else append_time_ms
+            known.batches.append(_Known(batch.base_sequence, batch.last_sequence, self.end_offset, timestamp_ms))
+        stored_at = self._store(batch, leader_epoch, append_time_ms)
+        return Appended(stored_at, False, -1 if append_time_ms is None else append_time_ms)
 
-    def _find_duplicate(self, known: _Producer, batch: ParsedBatch) -> int | None:
+    def _find_duplicate(self, known: _Producer, batch: ParsedBatch) -> _Known | None:
         if known.epoch != batch.producer_epoch:
             return None
-        for first, last, base_offset in known.batches:
-            if (first, last) == (batch.base_sequence, batch.last_sequence):
-                return base_offset
+        for each in known.batches:
+            if (each.first, each.last) == (batch.base_sequence, batch.last_sequence):
+                return each
         return None
 
     def _check_sequence(self, known: _Producer, batch: ParsedBatch) -> None:
         who = f"producer {batch.producer_id} at offset {self.end_offset} in {self.topic}-{self.partition}"
         if batch.producer_epoch < known.epoch:
             raise BatchRejected(
-                INVALID_PRODUCER_EPOCH, f"epoch of {who} is {batch.producer_epoch}, which is smaller than {known.epoch}"
+                INVALID_PRODUCER_EPOCH,
+                f"epoch of {who} is {batch.producer_epoch}, which is smaller than {known.epoch}",
+                stage=Stage.LOG,
             )
         if batch.producer_epoch > known.epoch:
             expected = 0
         else:
-            last = known.batches[-1][1]
+            last = known.batches[-1].last
             expected = 0 if last == LAST_SEQUENCE else last + 1
         if batch.base_sequence != expected:
             raise BatchRejected(
                 OUT_OF_ORDER_SEQUENCE_NUMBER,
                 f"out of order sequence number for {who}: {batch.base_sequence} (incoming), {expected} (expected)",
+                stage=Stage.LOG,
             )
 
-    def _store(self, batch: ParsedBatch, leader_epoch: int) -> int:
+    def _store(self, batch: ParsedBatch, leader_epoch: int, append_time_ms: int | None) -> int:
         base = self.end_offset
-        # The broker assigns the base offset and the leader epoch; the CRC leaves both out.
-        raw = base.to_bytes(8) + batch.raw[8:12] + leader_epoch.to_bytes(4, signed=True) + batch.raw[16:]
+        newest_ms = batch.max_timestamp_ms if append_time_ms is None else append_time_ms
+        raw = _as_stored(batch.raw, base, leader_epoch, newest_ms, log_append_time=append_time_ms is not None)
         idempotent = batch.producer_id >= 0
         records = tuple(
             StoredRecord(
@@ -141,7 +168,7 @@ class PartitionLog:
                 record.key,
                 record.value,
                 record.headers,
-                record.timestamp_ms,
+                record.timestamp_ms if append_time_ms is None else append_time_ms,
                 batch.producer_id,
                 batch.producer_epoch,
                 (batch.base_sequence + record.index) & LAST_SEQUENCE if idempotent else -1,
@@ -149,7 +176,7 @@ class PartitionLog:
             for record in batch.records
         )
         self.end_offset = base + len(records)
-        self.batches.append(StoredBatch(base, self.end_offset - 1, batch.max_timestamp_ms, raw, records))
+        self.batches.append(StoredBatch(base, self.end_offset - 1, newest_ms, raw, records))
         return base
 
     def read(self, offset: int, max_bytes: int) -> bytes:
@@ -183,3 +210,16 @@ class PartitionLog:
     def forget_producers(self) -> None:
         """Expire every producer's state (``producer.id.expiration.ms``): any first sequence is taken again."""
         self._producers.clear()
+
+
+def _as_stored(raw: bytes, base_offset: int, leader_epoch: int, newest_ms: int, *, log_append_time: bool) -> bytes:
+    """The batch as the broker writes it.
+
+    It assigns the base offset and the leader epoch, which the CRC leaves out, and sets the kind of timestamp and the
+    newest one; where that changes anything, the CRC is made anew (DefaultRecordBatch.setMaxTimestamp).
+    """
+    attributes = int.from_bytes(raw[21:23])
+    attributes = attributes | LOG_APPEND_TIME if log_append_time else attributes & ~LOG_APPEND_TIME
+    tail = attributes.to_bytes(2) + raw[23:35] + newest_ms.to_bytes(8, signed=True) + raw[43:]
+    crc = raw[17:21] if tail == raw[CRC_FROM:] else struct.pack(">I", crc32c.crc32c(tail))
+    return base_offset.to_bytes(8) + raw[8:12] + leader_epoch.to_bytes(4, signed=True) + raw[16:17] + crc + tail

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import trio
 
+from kafka_client.testing.configs import TopicConfigs
 from kafka_client.testing.connection import Connection
 from kafka_client.testing.partition_log import PartitionLog
 
@@ -28,6 +29,7 @@ class FakePartition:
         self.replicas = tuple(replicas)
         self.leader: int | None = replicas[0]
         self.leader_epoch = 0
+        self.isr = set(replicas)
         self._stale: tuple[int | None, int] | None = None
 
     def __repr__(self) -> str:
@@ -59,12 +61,16 @@ class FakeTopic:
         self.name = name
         self.topic_id = uuid.uuid4()
         self.partitions = list(partitions)
-        self.configs: dict[str, str] = {}
+        self.configs = TopicConfigs()
         self.hidden = False
         self.error_code = 0
 
     def __repr__(self) -> str:
         return f"<FakeTopic {self.name} partitions={len(self.partitions)}>"
+
+    def min_insync(self, partition: FakePartition) -> int:
+        """How many replicas must be in sync for acks=all: never more than there are (Partition.effectiveMinIsr)."""
+        return min(self.configs.min_insync_replicas, len(partition.replicas))
 
 
 class FakeBroker:

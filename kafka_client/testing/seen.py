@@ -71,6 +71,11 @@ class RequestSeen:
     timeout_ms: int | None = None
     batches: list[BatchSeen] = field(default_factory=list)
 
+    @property
+    def injected(self) -> bool:
+        """Whether a fault met it, or a state that no healthy broker has; otherwise it got what Apache Kafka gives."""
+        return bool(self.faults)
+
 
 class Seen:
     """All of it."""

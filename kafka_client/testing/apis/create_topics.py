@@ -67,7 +67,8 @@ def _create(connection: "Connection", wanted: _Topic, plan: Plan, *, validate_on
     topic = None
     if not code and not validate_only:
         topic = cluster.create_topic(wanted.name, partitions, replicas=factor)
-        topic.configs.update({config.name: config.value or "" for config in wanted.configs})
+        for config in wanted.configs:
+            topic.configs[config.name] = config.value or ""
     return {
         "name": wanted.name,
         "topic_id": None if topic is None else topic.topic_id,

@@ -5,53 +5,21 @@ import struct
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
-import crc32c
 import pytest
 import trio
 from kio.index import load_request_schema, load_response_schema
 from kio.serial import entity_reader, entity_writer
 
-from kafka_client.testing import Api, FakeCluster, open_fake_cluster
+from kafka_client.testing import Api, FakeCluster, RawClient, encode_batch, open_fake_cluster
 
 NOW_MS = 1_700_000_000_000
 
 
-def varint(value: int) -> bytes:
-    value = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while value > 0x7F:
-        out.append((value & 0x7F) | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def make_batch(
-    values: Sequence[bytes],
-    *,
-    producer_id: int = -1,
-    epoch: int = -1,
-    sequence: int = -1,
-    attributes: int = 0,
-    magic: int = 2,
-    timestamp_ms: int = NOW_MS,
-    crc_shift: int = 0,
-    count: int | None = None,
-    body: bytes | None = None,
-) -> bytes:
-    """One record batch, right or wrong."""
-    if body is None:
-        body = b""
-        for index, value in enumerate(values):
-            record = b"\0" + varint(0) + varint(index) + varint(-1) + varint(len(value)) + value + varint(0)
-            body += varint(len(record)) + record
-    number = len(values) if count is None else count
-    tail = struct.pack(
-        ">hiqqqhii", attributes, number - 1, timestamp_ms, timestamp_ms, producer_id, epoch, sequence, number
-    )
-    crc = (crc32c.crc32c(tail + body) + crc_shift) & 0xFFFFFFFF
-    return struct.pack(">qiibI", 0, 9 + len(tail) + len(body), 0, magic, crc) + tail + body
+def make_batch(values: Sequence[bytes], **members: Any) -> bytes:
+    """`encode_batch` of a fixed time."""
+    return encode_batch(values, **{"timestamp_ms": NOW_MS, **members})
 
 
 class Answer:
@@ -63,14 +31,12 @@ class Answer:
         self.part = part
 
 
-class RawClient:
-    """One connection."""
+class KioClient(RawClient):
+    """A raw client that speaks with kio's own encoder and gives kio's own classes."""
 
     def __init__(self, cluster: FakeCluster, stream: trio.abc.HalfCloseableStream) -> None:
+        super().__init__(stream)
         self.cluster = cluster
-        self.stream = stream
-        self.correlation_id = 0
-        self._received = bytearray()
 
     def request(self, api: Api, version: int, **members: object) -> bytes:
         """A request's frame, its length included."""
@@ -80,19 +46,6 @@ class RawClient:
         body = io.BytesIO()
         entity_writer(schema)(body, schema(**members))
         return struct.pack(">i", len(header) + len(body.getvalue())) + header + body.getvalue()
-
-    async def receive_frame(self) -> bytes | None:
-        """The next frame without its length; None when the broker has closed."""
-        await trio.lowlevel.checkpoint()
-        while len(self._received) < 4 or len(self._received) < 4 + int.from_bytes(self._received[:4]):
-            data = await self.stream.receive_some()
-            if not data:
-                return None
-            self._received += data
-        size = int.from_bytes(self._received[:4])
-        frame = bytes(self._received[4 : 4 + size])
-        del self._received[: 4 + size]
-        return frame
 
     def read(self, api: Api, version: int, frame: bytes) -> object:
         """The answer's body by kio, which must end where the frame ends."""
@@ -152,7 +105,7 @@ class RawClient:
         return Answer(answer.responses[0].partition_responses[0])  # type: ignore[attr-defined]  # kio's class
 
 
-Connect = Callable[..., Awaitable[RawClient]]
+Connect = Callable[..., Awaitable[KioClient]]
 
 
 @pytest.fixture
@@ -167,16 +120,16 @@ async def connect(cluster: FakeCluster) -> AsyncIterator[Connect]:
     """``await connect(broker=1)``: a raw client."""
     async with AsyncExitStack() as stack:
 
-        async def open_raw_client(broker: int = 1) -> RawClient:
+        async def open_raw_client(broker: int = 1) -> KioClient:
             stream = await cluster.connector(f"fake-{broker}", 9092)
             stack.push_async_callback(trio.aclose_forcefully, stream)
-            return RawClient(cluster, stream)
+            return KioClient(cluster, stream)
 
         yield open_raw_client
 
 
 @pytest.fixture
-async def client(connect: Connect) -> RawClient:
+async def client(connect: Connect) -> KioClient:
     """A raw client of broker 1."""
     return await connect()
 

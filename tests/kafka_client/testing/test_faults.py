@@ -153,7 +153,7 @@ async def test_truncate_cuts_the_frame(client, batch: Batch, cluster: FakeCluste
     cluster.faults.truncate(10)
     await client.stream.send_all(client.produce_request(batch([b"a"])))
     assert await client.receive_frame() is None
-    assert len(client._received) == 10
+    assert len(client.received) == 10
 
 
 async def test_dribble_writes_byte_for_byte(

@@ -170,12 +170,11 @@ class Link:
                 self._left[direction] -= len(data)
         self.forwarded_bytes[direction] += len(data)
         try:
-            if self.dribble_s is not None and direction == "answers":
-                for place in range(len(data)):
-                    await sink.send_all(data[place : place + 1])
-                    await trio.sleep(self.dribble_s)
-            else:
-                await sink.send_all(data)
+            while self.dribble_s is not None and direction == "answers" and len(data) > 1:
+                await sink.send_all(data[:1])
+                data = data[1:]
+                await trio.sleep(self.dribble_s)
+            await sink.send_all(data)
         except trio.BrokenResourceError:
             return False  # noqa: ASYNC910  # the connection is over
         return not cut  # noqa: ASYNC910  # send_all is a checkpoint

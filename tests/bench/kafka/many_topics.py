@@ -48,12 +48,12 @@ async def refresh_lag(spec: Spec, meter: Meter) -> Figures:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().decode().strip()
         try:
-            return await _watch(address, topics, spec.measure_s)
+            return await _watch(address, topics, spec.measure_s, meter)
         finally:
             cluster.terminate()
 
 
-async def _watch(address: str, topics: int, measure_s: float) -> Figures:
+async def _watch(address: str, topics: int, measure_s: float, meter: Meter) -> Figures:
     seen = _Refreshes()
     lags: list[tuple[float, float]] = []
     config = ProducerConfig(bootstrap_servers=address, metadata_max_age_s=_REFRESH_S)
@@ -63,13 +63,14 @@ async def _watch(address: str, topics: int, measure_s: float) -> Figures:
             raise RuntimeError("the last topic is not known")
         seen.times.clear()
         end = perf_counter() + measure_s
-        while True:
-            started = perf_counter()
-            await trio.sleep(_PROBE_S)
-            now = perf_counter()
-            lags.append((now, now - started - _PROBE_S))
-            if now > end:
-                break
+        with meter.profiled():
+            while True:
+                started = perf_counter()
+                await trio.sleep(_PROBE_S)
+                now = perf_counter()
+                lags.append((now, now - started - _PROBE_S))
+                if now > end:
+                    break
         await producer.close(0)
     return _figures(seen.times, lags)
 

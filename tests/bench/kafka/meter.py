@@ -11,6 +11,8 @@ import json
 import resource
 import sys
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from cProfile import Profile
 from time import perf_counter, process_time
 from typing import TypeAlias
@@ -44,6 +46,15 @@ class Meter:
         self._profiler = profiler
         self._begin = (0, 0.0, 0.0, 0.0)
         self._end = (0, 0.0, 0.0, 0.0)
+
+    @contextmanager
+    def profiled(self) -> Iterator[None]:
+        """Run the block under the profiler, where there is one: for a workload that has a window of its own."""
+        if self._profiler is None:
+            yield
+            return
+        with self._profiler:
+            yield
 
     def over(self) -> bool:
         """Look at the clock; True once the window has ended. Cheap: call it once for every few records."""

@@ -1,6 +1,6 @@
 """The producer: `open_producer` and the only door to everything below it.
 
-Owns: the nursery of the senders, the refresher and the timekeeper; turning `Record` values into runs; closing. Refuses
+Owns: the nursery of the senders, the refresher and the timekeeper; closing. Refuses
 to know: what a delivery's caller does with outcomes.
 
 Theory. A caller's side is synchronous: `Producer.delivery` queues, `Delivery.withdraw` takes back, and the only thing
@@ -14,17 +14,13 @@ timekeeper that sleeps until the earliest deadline of all.
 """
 
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import trio
 
-from kafka_client.buffer.check import check_timestamp, check_topic, timestamps_of
 from kafka_client.buffer.delivery import FOREVER_S, Delivery
-from kafka_client.buffer.partitioner import route_of
-from kafka_client.buffer.run import RECORD_COST_BYTES, Run
 from kafka_client.cluster.alarm import TaskAlarm
 from kafka_client.cluster.refresher import Refresher
 from kafka_client.cluster.snapshot import BrokerAddress
@@ -33,15 +29,12 @@ from kafka_client.errors import NotSentError, UnknownOutcomeError
 from kafka_client.observe import BrokerStatistics, PartitionStatistics, ProducerObserver, ProducerStatistics
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 from kafka_client.sending.dispatch import Dispatch
+from kafka_client.sending.intake import Intake
 from kafka_client.sending.outbox import Outbox
 from kafka_client.sending.partition import PartitionState
 from kafka_client.sending.sender import Sender
-from kafka_client.wire.record_batch import BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_MAX_BYTES, encode_record_tail
 
 __all__ = ["Delivery", "Producer", "open_producer"]
-
-_ONE = range(1)
-_TOO_LARGE = "too_large: larger than record_max_bytes"
 
 
 class Producer:
@@ -62,10 +55,7 @@ class Producer:
         self._observer = observer
         self._random = rng
         self._senders: dict[int, Sender] = {}
-        self._closing = False
         self._done = trio.Event()
-        self._timeout_s = min(config.delivery_timeout_s, FOREVER_S)
-        self._record_max = config.record_max_bytes - RECORD_OVERHEAD_MAX_BYTES - BATCH_OVERHEAD_BYTES
         self._dispatch = Dispatch(
             config,
             observer,
@@ -75,8 +65,8 @@ class Producer:
             rng=rng,
         )
         self._budget = self._dispatch.budget
-        self._tally = self._dispatch.tally
         self._topics = self._dispatch.topics
+        self._intake = Intake(self._dispatch)
         self._refresher = Refresher(config, connector, self._dispatch, rng)
 
     # Producing.
@@ -90,14 +80,10 @@ class Producer:
         Raises:
             TypeError, ValueError: a record that cannot be encoded; nothing was queued then.
         """
-        now = trio.current_time()
         count = len(records)
-        delivery = Delivery(count, now + self._timeout_s, self._tally)
         if count == 1:
-            self._submit_one(delivery, records[0], now)
-        elif count:
-            self._submit(delivery, records, now)
-        return delivery
+            return self._intake.one(records[0])
+        return self._intake.many(records) if count else self._intake.none()
 
     async def send(self, record: Record) -> Delivered:
         """Send one record and wait for its acknowledgement.
@@ -136,87 +122,6 @@ class Producer:
             delivery.withdraw()
         return [outcome for outcome in delivery.outcomes if outcome is not None]
 
-    def _submit_one(self, delivery: Delivery, record: Record, now: float) -> None:
-        # `_submit` for one record, without the lists: the usual case where every event is answered by itself.
-        tail = encode_record_tail(record.key, record.value, record.headers)
-        route = route_of(record)
-        size = len(tail)
-        stamp = record.timestamp_ms
-        if stamp is not None:
-            check_timestamp(stamp)
-        topic = self._topics.get(record.topic)
-        if topic is None:
-            check_topic(record.topic)
-        if self._closing:
-            self._dispatch.refuse(delivery, "closed")
-            return
-        if size > self._record_max:
-            self._dispatch.refuse(delivery, _TOO_LARGE)
-            return
-        run = Run(delivery, _ONE, (tail,), size, time.time_ns() // 1_000_000 if stamp is None else stamp, None, 1)
-        if self._budget.try_take(size + RECORD_COST_BYTES):
-            delivery.add(run)
-            (topic or self._dispatch.topic(record.topic)).place(run, route, now)
-        else:
-            run.routes = [route]
-            self._dispatch.stand_in_line(delivery, ((record.topic, run),), size + RECORD_COST_BYTES)
-
-    def _submit(self, delivery: Delivery, records: Sequence[Record], now: float) -> None:
-        tails: list[bytes | None] = [encode_record_tail(record.key, record.value, record.headers) for record in records]
-        routes = [route_of(record) for record in records]
-        if self._closing:
-            self._dispatch.refuse(delivery, "closed")
-            return
-        sizes = [len(tail) for tail in tails if tail is not None]
-        runs = self._runs(delivery, records, tails, routes, sizes)
-        cost = sum(run.size + RECORD_COST_BYTES * run.open for _, run in runs)
-        if cost == 0:
-            return
-        if not self._budget.try_take(cost):
-            self._dispatch.stand_in_line(delivery, runs, cost)
-            return
-        for _, run in runs:
-            delivery.add(run)
-        for name, run in runs:
-            (self._topics.get(name) or self._dispatch.topic(name)).deal(run, now)
-
-    def _runs(
-        self,
-        delivery: Delivery,
-        records: Sequence[Record],
-        tails: list[bytes | None],
-        routes: list[int],
-        sizes: list[int],
-    ) -> list[tuple[str, Run]]:
-        """One run a topic, without the records that are too large."""
-        stamps = timestamps_of(records, time.time_ns() // 1_000_000)
-        positions: dict[str, list[int]] = {}
-        largest = max(sizes)
-        for index, record in enumerate(records):
-            if largest <= self._record_max or sizes[index] <= self._record_max:
-                positions.setdefault(record.topic, []).append(index)
-        for topic in positions:
-            check_topic(topic)
-        if largest > self._record_max:
-            too_large = [index for index, size in enumerate(sizes) if size > self._record_max]
-            self._budget.not_sent_total += len(too_large)
-            delivery.refuse_some(too_large, self._budget.not_sent(_TOO_LARGE))
-        runs = []
-        for topic, indices in positions.items():
-            whole = len(indices) == len(records)
-            run = Run(
-                delivery,
-                range(len(records)) if whole else indices,
-                tails if whole else [tails[index] for index in indices],
-                sum(sizes) if whole else sum(sizes[index] for index in indices),
-                stamps if whole or isinstance(stamps, int) else [stamps[index] for index in indices],
-                None,
-                len(indices),
-            )
-            run.routes = routes if whole else [routes[index] for index in indices]
-            runs.append((topic, run))
-        return runs
-
     # Looking.
 
     def partitions_of(self, topic: str) -> int | None:
@@ -238,7 +143,7 @@ class Producer:
             + sum(topic.undealt.count for topic in self._topics.values()),
             waiting_bytes=budget.waiting_bytes,
             waiting_deliveries=budget.waiting_deliveries(),
-            waiters=self._tally.waiters,
+            waiters=dispatch.tally.waiters,
             in_flight_bytes=account.used_bytes,
             in_flight_batches=account.batches,
             detached_batches=account.detached_batches,
@@ -306,10 +211,10 @@ class Producer:
 
         On cancellation: the grace is over at once; everything is settled before this returns.
         """
-        if self._closing:
+        if self._intake.closed:
             await self._done.wait()
             return
-        self._closing = True
+        self._intake.closed = True
         quiet = TaskAlarm()
         dispatch = self._dispatch
         self._budget.on_less = quiet.ring
@@ -323,7 +228,7 @@ class Producer:
 
     def _finish(self, reason: str) -> None:
         """Settle everything and end the tasks; synchronous, once."""
-        self._closing = True
+        self._intake.closed = True
         self._budget.on_less = None
         self._nursery.cancel_scope.cancel(reason=reason)
         self._dispatch.close()
@@ -343,14 +248,14 @@ class Producer:
     async def _keep_time(self) -> NoReturn:
         """End what is past its deadline. All deliveries have the same timeout, so what comes later ends later: one
         sleep until the earliest deadline known now, or for one whole timeout, misses nothing."""
-        shortest = min(self._timeout_s, self.config.batch_timeout_s)
+        shortest = min(self.config.delivery_timeout_s, FOREVER_S, self.config.batch_timeout_s)
         while True:
             now = trio.current_time()
             await trio.sleep_until(min(self._dispatch.next_end(), now + shortest))
             self._dispatch.end_due(trio.current_time())
 
     def __repr__(self) -> str:
-        state = "closed" if self._done.is_set() else "closing" if self._closing else "open"
+        state = "closed" if self._done.is_set() else "closing" if self._intake.closed else "open"
         budget, account = self._budget, self._dispatch.account
         return (
             f"<Producer {state}: {budget.used_bytes} bytes queued, {budget.waiting_deliveries()} deliveries waiting, "

@@ -21,68 +21,40 @@ from collections.abc import Callable, Sequence
 from kafka_client.outcome import NotSent
 
 from .delivery import Delivery
-from .run import RECORD_COST_BYTES, Run
+from .segment import SWEEP_MIN, Parcel
 
-__all__ = ["ByteBudget", "Waiting", "run_cost"]
-
-#: Tombstones are swept when there are more than this many and they are the majority.
-SWEEP_MIN = 64
-
-
-def run_cost(run: Run) -> int:
-    """What a queued run counts on the accounts: its bytes and the fixed cost of each record."""
-    return run.size + RECORD_COST_BYTES * run.open
+__all__ = ["ByteBudget", "Waiting"]
 
 
 class Waiting:
-    """One delivery's place in the line; the home of its runs while they wait."""
+    """One delivery's place in the line; the keeper of its parcels while they wait."""
 
-    __slots__ = ("budget", "cost", "delivery", "runs")
+    __slots__ = ("budget", "cost", "delivery", "parcels")
 
-    def __init__(self, budget: "ByteBudget", delivery: Delivery, runs: Sequence[tuple[str, Run]], cost: int) -> None:
+    def __init__(self, budget: "ByteBudget", delivery: Delivery, parcels: Sequence[Parcel], cost: int) -> None:
         self.budget = budget
         self.delivery: Delivery | None = delivery
-        self.runs: Sequence[tuple[str, Run]] = runs
+        self.parcels: Sequence[Parcel] = parcels
         self.cost = cost
+        for parcel in parcels:
+            parcel.keeper = self
 
-    def release(self, run: Run, reason: str) -> NotSent:
-        """Take the run out of the line."""
-        cost = run_cost(run)
-        run.tails = ()
-        self.budget.not_sent_total += run.open
-        self._shrink(cost)
-        return self.budget.not_sent(self.budget.reason(reason))
+    def left(self, parcel: Parcel, cost: int, count: int) -> None:
+        """So many records of the parcel, which counted ``cost``, were taken back; the rest keeps its place."""
+        self.budget.not_sent_total += count
+        self.cost -= cost
+        if self.cost == 0:
+            self.delivery = None
+            self.parcels = ()
+        self.budget.shrunk(self, cost)
 
-    def release_some(self, run: Run, positions: Sequence[int], reason: str) -> NotSent:
-        """Take these records out of the line; the rest keeps its place."""
-        self.budget.not_sent_total += len(positions)
-        self._shrink(drop_tails(run, positions))
+    def not_sent(self, reason: str) -> NotSent:
+        """The outcome of records that never had a partition."""
         return self.budget.not_sent(self.budget.reason(reason))
 
     def released(self) -> None:
         """The next may have become the head, or fit."""
         self.budget.let_in()
-
-    def _shrink(self, cost: int) -> None:
-        self.cost -= cost
-        if self.cost == 0:
-            self.delivery = None
-            self.runs = ()
-        self.budget.shrunk(self, cost)
-
-
-def drop_tails(run: Run, positions: Sequence[int]) -> int:
-    """Forget the records at these positions; returns what they counted on the accounts."""
-    tails = list(run.tails)
-    cost = 0
-    for position in positions:
-        tail = tails[position]
-        assert tail is not None
-        cost += len(tail) + RECORD_COST_BYTES
-        run.size -= len(tail)
-        tails[position] = None
-    run.tails = tails
-    return cost
 
 
 class ByteBudget:
@@ -92,11 +64,11 @@ class ByteBudget:
         self,
         limit_bytes: int,
         waiting_limit_bytes: int,
-        admit: Callable[[str, Run], None],
+        admit: Callable[[Parcel], None],
         standing: Callable[[], str | None],
     ) -> None:
         """Args:
-        admit: queues one run of the named topic.
+        admit: queues one parcel.
         standing: the reason to give while an operator-level error stands, else None.
         """
         self.limit_bytes = limit_bytes
@@ -121,14 +93,11 @@ class ByteBudget:
         self.used_bytes += cost
         return True
 
-    def try_wait(self, delivery: Delivery, runs: Sequence[tuple[str, Run]], cost: int) -> bool:
-        """Put a delivery's runs, each with its topic, at the end of the line; False when too much waits already."""
+    def try_wait(self, delivery: Delivery, parcels: Sequence[Parcel], cost: int) -> bool:
+        """Put a delivery's parcels at the end of the line; False when too much waits already."""
         if self.waiting_bytes + cost > self.waiting_limit_bytes:
             return False
-        place = Waiting(self, delivery, runs, cost)
-        for _, run in runs:
-            run.home = place
-        self._line.append(place)
+        self._line.append(Waiting(self, delivery, parcels, cost))
         self.waiting_bytes += cost
         return True
 
@@ -195,13 +164,12 @@ class ByteBudget:
                 place = self._line.popleft()
                 self.waiting_bytes -= place.cost
                 self.used_bytes += place.cost
-                # Nothing looks at the place any more. A run that is cut up now keeps it as its home, and the collector
-                # of cycles does not see runs: what the place still held would stay for ever.
-                runs, place.runs, place.delivery = place.runs, (), None
-                for topic, run in runs:
-                    if run.open:
-                        run.compact()
-                        self._admit(topic, run)
+                # Nothing looks at the place any more. A run that is cut up now keeps its parcel, and the collector of
+                # cycles does not see runs: what the place still held would stay for ever.
+                parcels, place.parcels, place.delivery = place.parcels, (), None
+                for parcel in parcels:
+                    if parcel.live:
+                        self._admit(parcel)
         finally:
             self._admitting = False
 

@@ -1,91 +1,146 @@
 """The queue of one partition: what is admitted and not sealed; all of it can still be taken back.
 
-Owns: runs in the order of the calls that brought them, the tombstones among them, and the bytes they hold of the
-budget. Refuses to know: sequence numbers, brokers, deadlines.
+Owns: the segments, in the order of the calls, and the bytes they hold of the budget. Refuses to know: sequence numbers,
+brokers, deadlines.
 
-Theory. Taking back is a tombstone: the payload is dropped and the bytes go back at once, the run's place in the deque
-is swept later, when dead ones are the majority: O(1) each, however many leave together (aiokafka's mass cancellation
-is O(n²)). Nothing in here has a sequence number or an offset, so a withdrawal leaves no trace (kafka.md rule 1).
+Theory. A segment is a batch in the making, see `kafka_client.buffer.segment`: records are put into the last one until
+it is full, a seal takes the first one whole. Taking back is a tombstone: the payload is dropped and the bytes go back
+at once, the place is swept later, when dead ones are the majority: O(1) each, however many leave together (aiokafka's
+mass cancellation is O(n²)). Nothing in here has a sequence number or an offset, so a withdrawal leaves no trace.
 
-Invariant: ``size_bytes`` and ``count`` describe exactly the records that a seal would take.
+Invariant: ``size_bytes`` and ``count`` describe exactly the records that seals would take; a segment in here holds at
+least one of them.
 
-The same class holds the records of a topic whose partitions are unknown; they are dealt out when that is known.
+`Undealt` holds the records of a topic whose partitions are unknown; they are dealt out when that is known.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate, takewhile
 
 from kafka_client.outcome import NotSent
 from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES
 
-from .budget import SWEEP_MIN, ByteBudget, drop_tails
-from .run import RECORD_COST_BYTES, Run
+from .budget import ByteBudget
+from .delivery import Single, Tally
+from .partitioner import routes_of_tails
+from .run import RECORD_COST_BYTES, Part, Run
+from .segment import SWEEP_MIN, Parcel, Segment
 
-__all__ = ["RecordQueue", "Taken"]
-
-
-class Taken:
-    """Records that a seal took, in order, with all that a batch is made of."""
-
-    __slots__ = ("cost", "runs", "tails", "timestamps")
-
-    def __init__(self) -> None:
-        self.runs: list[Run] = []
-        self.tails: list[bytes] = []
-        self.timestamps: list[int] = []
-        self.cost = 0
-        """What they count on the byte accounts."""
+__all__ = ["RecordQueue", "Undealt"]
 
 
 class RecordQueue:
-    """First in, first out; the home of its runs."""
+    """First in, first out; keeps its segments."""
 
-    __slots__ = ("_dead", "_runs", "_standing", "budget", "count", "size_bytes")
+    __slots__ = ("_closed", "_standing", "budget", "last", "segment_bytes", "segments")
 
-    def __init__(self, budget: ByteBudget, standing: Callable[[], str | None]) -> None:
+    def __init__(self, budget: ByteBudget, standing: Callable[[], str | None], segment_bytes: int) -> None:
         """Args:
         standing: the reason to give while an operator-level error stands, else None.
+        segment_bytes: what one segment holds, framing included; a single larger record has one of its own.
         """
         self.budget = budget
+        self.segment_bytes = segment_bytes
+        self.segments: deque[Segment] = deque()
+        self._closed = Segment(self, -1)
+        self.last = self._closed
+        """Where the next record goes if there is room; there is none in the one that stands here for want of any."""
         self._standing = standing
-        self._runs: deque[Run] = deque()
-        self._dead = 0
-        self.count = 0
-        """Records in here."""
-        self.size_bytes = 0
-        """Their encoded tails, together."""
 
-    def append(self, run: Run) -> None:
-        """Take in a run whose bytes the budget has admitted."""
-        run.home = self
-        self._runs.append(run)
-        self.count += run.open
-        self.size_bytes += run.size
+    @property
+    def count(self) -> int:
+        """Records in here."""
+        return sum([segment.live for segment in self.segments])
+
+    @property
+    def size_bytes(self) -> int:
+        """Their encoded tails, together."""
+        return sum([segment.size_bytes for segment in self.segments])
+
+    @property
+    def holds_a_batch(self) -> bool:
+        """Whether as much has gathered as one batch may hold."""
+        return len(self.segments) > 1 or self.last.room <= 0 < len(self.segments)
+
+    # What comes in; the budget has admitted it.
+
+    def put(self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, explicit: bool) -> Single:
+        """Queue one record as a delivery of its own."""
+        need = len(tail) + RECORD_OVERHEAD_MAX_BYTES
+        segment = self.last
+        if segment.room < need:
+            segment = self.open_segment()
+        segment.room -= need
+        tails = segment.tails
+        single = Single(deadline, tally, None, None, segment, len(tails), timestamp_ms, explicit)
+        segment.runs.append(single)
+        segment.timestamps.append(timestamp_ms)
+        tails.append(tail)
+        return single
+
+    def put_parcel(self, run: Run, tails: Sequence[bytes | None], size: int) -> None:
+        """Queue a run whose records, none of them taken back, lay elsewhere; it is cut where a segment is full."""
+        rest: Run | None = run
+        while rest is not None:
+            need = size + RECORD_OVERHEAD_MAX_BYTES * len(tails)
+            if self.last.room < need and (fitting := self._fitting(tails)) < len(tails):
+                if fitting == 0:
+                    self.open_segment()
+                    fitting = max(1, self._fitting(tails))
+                if fitting < len(tails):
+                    assert isinstance(rest, Part)
+                    front, front_tails = rest, tails[:fitting]
+                    rest, tails = front.split(fitting), tails[fitting:]
+                    front_size = sum([len(tail) for tail in front_tails if tail is not None])
+                    size -= front_size
+                    self.last.put(front, front_tails, front_size)
+                    continue
+            self.last.put(rest, tails, size)
+            rest = None
+
+    def open_segment(self) -> Segment:
+        """The last one is full: begin another."""
+        segment = self.last = Segment(self, self.segment_bytes)
+        self.segments.append(segment)
+        return segment
+
+    def _fitting(self, tails: Sequence[bytes | None]) -> int:
+        """How many of these fit into the last segment."""
+        room = self.last.room
+        needs = accumulate(len(tail or b"") + RECORD_OVERHEAD_MAX_BYTES for tail in tails)
+        return sum(1 for _ in takewhile(lambda need: need <= room, needs))
+
+    # The keeper of its segments.
 
     def release(self, run: Run, reason: str) -> NotSent:
         """Tombstone: drop the payload, give the bytes back."""
-        cost = run.size + RECORD_COST_BYTES * run.open
-        self.count -= run.open
-        self.size_bytes -= run.size
-        self.budget.not_sent_total += run.open
-        run.tails = ()
+        segment = run.home
+        assert isinstance(segment, Segment)
+        count = run.open
+        size = segment.bury(range(run.first, run.first + run.count))
         run.home = None
-        self._dead += 1
-        if self._dead > SWEEP_MIN and self._dead * 2 > len(self._runs):
-            self._runs = deque(other for other in self._runs if other.home is self)
-            self._dead = 0
-        outcome = self.budget.not_sent(self.reason(reason))
-        self.budget.give_back(cost)
-        return outcome
+        return self._left(segment, count, size, reason)
 
-    def release_some(self, run: Run, positions: Sequence[int], reason: str) -> NotSent:
+    def release_some(self, run: Part, positions: Sequence[int], reason: str) -> NotSent:
         """As `release`, for some records of a run."""
-        cost = drop_tails(run, positions)
-        self.count -= len(positions)
-        self.budget.not_sent_total += len(positions)
-        self.size_bytes -= cost - RECORD_COST_BYTES * len(positions)
+        segment = run.home
+        assert isinstance(segment, Segment)
+        size = segment.bury([run.first + position for position in positions])
+        return self._left(segment, len(positions), size, reason)
+
+    def _left(self, segment: Segment, count: int, size: int, reason: str) -> NotSent:
+        dead, places = segment.dead, len(segment.tails)
+        if dead == places:
+            self.segments.remove(segment)
+            segment.runs, segment.watched = [], []  # it is left to `released`, which comes next
+            if segment is self.last:
+                self.last = self.segments[-1] if self.segments else self._closed
+        elif dead > SWEEP_MIN and dead * 2 > places:
+            segment.compact()
+        self.budget.not_sent_total += count
         outcome = self.budget.not_sent(self.reason(reason))
-        self.budget.give_back(cost)
+        self.budget.give_back(size + RECORD_COST_BYTES * count)
         return outcome
 
     def released(self) -> None:
@@ -96,102 +151,128 @@ class RecordQueue:
         """A standing operator-level error says more than that the time was over."""
         return reason if reason == "closed" else self._standing() or reason
 
-    def take(self, max_bytes: int) -> Taken | None:
-        """Take records for one batch of at most ``max_bytes`` encoded (a single larger one goes alone), or None.
+    # What goes out.
 
-        The caller gives their bytes back to the budget (`Taken.cost`) once it has accounted for them elsewhere.
+    def take(self) -> Segment | None:
+        """Take the first segment for a batch; None when there is none.
+
+        The caller becomes its keeper, and gives the bytes back to the budget once it has accounted for them elsewhere.
         """
-        taken = Taken()
-        runs, tails, timestamps = taken.runs, taken.tails, taken.timestamps
-        room = max_bytes
-        size = 0
-        queue = self._runs
-        while queue:
-            run = queue[0]
-            if run.home is not self:
-                queue.popleft()
-                self._dead -= 1
-                continue
-            need = run.size + RECORD_OVERHEAD_MAX_BYTES * run.open
-            if need > room:
-                need = self._front(run, room, alone=not tails)
-                if need == 0:
-                    break
-            queue.popleft()
-            run.first = len(tails)
-            runs.append(run)
-            stamp = run.timestamps
-            if len(run.indices) == 1 and isinstance(stamp, int):
-                tails.append(run.tails[0])  # type: ignore[arg-type]  # not taken back: it is open
-                timestamps.append(stamp)
-            else:
-                run.compact()
-                tails.extend(run.tails)  # type: ignore[arg-type]  # compact: no None among them
-                stamp = run.timestamps
-                timestamps.extend([stamp] * run.open if isinstance(stamp, int) else stamp)
-            size += run.size
-            run.tails = ()
-            room -= need
-        if not runs:
+        if not self.segments:
             return None
-        taken.cost = size + RECORD_COST_BYTES * len(tails)
-        self.size_bytes -= size
-        self.count -= len(tails)
-        return taken
-
-    def _front(self, run: Run, room: int, *, alone: bool) -> int:
-        """Cut the head of the queue so that its front fits; returns what the front needs, 0 if nothing fits.
-
-        Args:
-            alone: at least one record goes, however large.
-        """
-        run.compact()
-        fitting = 0
-        for tail in run.tails:
-            assert tail is not None
-            room -= len(tail) + RECORD_OVERHEAD_MAX_BYTES
-            if room < 0:
-                break
-            fitting += 1
-        if fitting == 0:
-            if not alone:
-                return 0
-            fitting = 1
-        if fitting < len(run.indices):
-            self._runs.insert(1, run.split(fitting))
-        return run.size + RECORD_OVERHEAD_MAX_BYTES * run.open
+        segment = self.segments.popleft()
+        if segment is self.last:
+            self.last = self._closed
+        segment.compact()
+        return segment
 
     def head(self) -> Run | None:
         """The run that has been here longest."""
-        while self._runs and self._runs[0].home is not self:
-            self._runs.popleft()
-            self._dead -= 1
-        return self._runs[0] if self._runs else None
+        return self.segments[0].head() if self.segments else None
 
-    def drain(self) -> list[Run]:
-        """Take everything out, to put it into other queues; the budget is not touched."""
-        runs = [run for run in self._runs if run.home is self]
-        for run in runs:
-            run.compact()
-        self._runs.clear()
-        self._dead = self.count = self.size_bytes = 0
-        return runs
+    def drain(self, topic: str, route: int) -> list[Parcel]:
+        """Take everything out, to put it into other queues; the budget is not touched.
+
+        Args:
+            route: of the single records that name their partition.
+        """
+        parcels = []
+        for segment in self.segments:
+            segment.compact()
+            for run in segment.runs:
+                places = slice(run.first, run.first + run.count)
+                tails = [tail for tail in segment.tails[places] if tail is not None]
+                if isinstance(run, Part):
+                    routes = run.routes
+                else:
+                    routes = (route,) if run.explicit else None
+                parcels.append(Parcel(topic, run, tails, sum(map(len, tails)), routes or routes_of_tails(tails)))
+            segment.finish()
+        self.segments.clear()
+        self.last = self._closed
+        return parcels
 
     def end_due(self, now: float, reason: str) -> None:
         """End with this reason what is past its delivery timeout."""
-        while (run := self.head()) is not None and run.delivery is not None and run.delivery.deadline <= now:
-            run.delivery.end_run(run, reason)
+        while (run := self.head()) is not None and run.deadline <= now:
+            run.end(reason)
 
     def end_all(self, reason: str) -> None:
         """End everything with this reason."""
-        while (run := self.head()) is not None and run.delivery is not None:
-            run.delivery.end_run(run, reason)
-
-    def __iter__(self) -> Iterator[Run]:
-        return (run for run in self._runs if run.home is self)
+        while (run := self.head()) is not None:
+            run.end(reason)
 
     def __len__(self) -> int:
         return self.count
 
     def __repr__(self) -> str:
-        return f"<RecordQueue of {self.count} records, {self.size_bytes} bytes, {self._dead} tombstones>"
+        return f"<RecordQueue of {self.count} records, {self.size_bytes} bytes in {len(self.segments)} segments>"
+
+
+class Undealt:
+    """Parcels of one topic, first in, first out, until its partitions are known; their keeper."""
+
+    __slots__ = ("_dead", "_parcels", "_standing", "budget", "count")
+
+    def __init__(self, budget: ByteBudget, standing: Callable[[], str | None]) -> None:
+        """Args:
+        standing: the reason to give while an operator-level error stands, else None.
+        """
+        self.budget = budget
+        self.count = 0
+        """Records in here."""
+        self._standing = standing
+        self._parcels: deque[Parcel] = deque()
+        self._dead = 0
+
+    def append(self, parcel: Parcel) -> None:
+        """Take in a parcel whose bytes the budget has admitted."""
+        parcel.keeper = self
+        self._parcels.append(parcel)
+        self.count += parcel.live
+
+    def left(self, parcel: Parcel, cost: int, count: int) -> None:
+        """So many of its records, which counted ``cost``, were taken back."""
+        self.count -= count
+        self.budget.not_sent_total += count
+        self.budget.give_back(cost)
+        if parcel.live == 0:
+            self._dead += 1
+            if self._dead > SWEEP_MIN and self._dead * 2 > len(self._parcels):
+                self._parcels = deque(other for other in self._parcels if other.live)
+                self._dead = 0
+
+    def not_sent(self, reason: str) -> NotSent:
+        """The outcome of records that never had a partition."""
+        return self.budget.not_sent(reason if reason == "closed" else self._standing() or reason)
+
+    def released(self) -> None:
+        """The bytes that came back may let others in."""
+        self.budget.let_in()
+
+    def head(self) -> Run | None:
+        """The run that has been here longest."""
+        while self._parcels and self._parcels[0].live == 0:
+            self._parcels.popleft()
+            self._dead -= 1
+        return self._parcels[0].run if self._parcels else None
+
+    def drain(self) -> list[Parcel]:
+        """Take everything out, to deal it out; the budget is not touched."""
+        parcels = [parcel for parcel in self._parcels if parcel.live]
+        self._parcels.clear()
+        self._dead = self.count = 0
+        return parcels
+
+    def end_due(self, now: float, reason: str) -> None:
+        """End with this reason what is past its delivery timeout."""
+        while (run := self.head()) is not None and run.deadline <= now:
+            run.end(reason)
+
+    def end_all(self, reason: str) -> None:
+        """End everything with this reason."""
+        while (run := self.head()) is not None:
+            run.end(reason)
+
+    def __repr__(self) -> str:
+        return f"<Undealt of {self.count} records, {self._dead} tombstones>"

@@ -1,26 +1,44 @@
 """Runs: records of one delivery that lie together in one place, and the places' side of the contract.
 
-Owns: what a run is, how it is cut, and how a batch's acknowledgement is spelled out into `Delivered` values. Refuses to
-know: who waits (the delivery), and what a place does with its runs.
+Owns: what a run of a bulk delivery is, how it is cut, and how a batch's acknowledgement is spelled out into `Delivered`
+values. Refuses to know: who waits (the delivery), and what a place does with its runs.
 
-Invariant: a run is always wholly in one home. ``open`` of its records have no outcome yet; the outcomes of the others
-are the run's own ``outcome`` or stand in the delivery by index.
+Theory. A run knows its home and where in the home's lists it begins; the records themselves (encoded bytes, timestamps)
+are in the home. A delivery of one record, the usual case where every event is answered by itself, *is* its own run
+(`kafka_client.buffer.delivery.Single`): one object a record, of the size of its fields. A larger one is cut into `Part`
+runs, one for each place that its records are in: 1000 records on 12 partitions are 12 runs.
+
+Invariants: a run is always wholly in one home; the home's ``resolution`` is how all of its runs ended, but for those
+that were told something before. ``open`` of a part's records have no outcome yet; the outcomes of the others are the
+part's own ``outcome`` or stand in the delivery by index.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 import msgspec
 
 from kafka_client.outcome import Delivered, NotSent, Outcome, TopicPartition, Unknown
 
 if TYPE_CHECKING:
-    from .delivery import Delivery
+    from .bulk import Bulk
+    from .delivery import Single
 
-__all__ = ["RECORD_COST_BYTES", "Acknowledgement", "Home", "Resolution", "Run", "outcome_at", "spell"]
+__all__ = [
+    "RECORD_COST_BYTES",
+    "Acknowledgement",
+    "Ended",
+    "Home",
+    "Part",
+    "Resolution",
+    "Run",
+    "delivered",
+    "outcome_at",
+    "spell",
+]
 
 #: What a queued record costs beside its bytes, on the byte accounts: a run, its share of a delivery, list slots, the
-#: header of a bytes object. Measured 40 bytes in bulk to 400 alone; the accounts take one figure for both.
+#: header of a bytes object. Measured 40 bytes in bulk to 200 alone; the accounts take one figure for both.
 RECORD_COST_BYTES = 100
 
 
@@ -39,15 +57,27 @@ class Acknowledgement:
 #: How a run ended.
 Resolution: TypeAlias = Acknowledgement | NotSent | Unknown
 
+#: What the places deal with.
+Run: TypeAlias = Union["Single", "Part"]
+
 
 class Home(Protocol):
     """Where a run is: says what becomes of records that nobody waits for any more."""
 
-    def release(self, run: "Run", reason: str) -> NotSent | Unknown:
+    @property
+    def resolution(self) -> Resolution | None:
+        """How everything in here ended; None until then."""
+        ...
+
+    def watch(self, run: Run) -> None:
+        """Call `told` of this run when everything in here ends; once for a run."""
+        ...
+
+    def release(self, run: Run, reason: str) -> NotSent | Unknown:
         """Let go of the whole run; called once, before the outcome is stored. Synchronous, cannot fail."""
         ...
 
-    def release_some(self, run: "Run", positions: Sequence[int], reason: str) -> NotSent | Unknown:
+    def release_some(self, run: "Part", positions: Sequence[int], reason: str) -> NotSent | Unknown:
         """Let go of the records at these positions of the run; at least one other is still open."""
         ...
 
@@ -56,110 +86,168 @@ class Home(Protocol):
         ...
 
 
-class Run(msgspec.Struct, gc=False, eq=False):
-    """Consecutive records of one delivery in one home.
+class Ended:
+    """The home of a record that its batch lost, because the broker named it: it has ended by itself."""
 
-    The collector of cycles does not look at it: the one cycle it is part of, with its delivery, is cut when it ends.
+    __slots__ = ("resolution",)
+
+    def __init__(self, resolution: NotSent) -> None:
+        self.resolution: Resolution | None = resolution
+
+    def watch(self, run: Run) -> None:
+        """Nothing will happen any more."""
+
+    def release(self, run: Run, reason: str) -> NotSent | Unknown:
+        """Never called: nothing is open in here."""
+        raise AssertionError("a record that has ended was released")
+
+    def release_some(self, run: "Part", positions: Sequence[int], reason: str) -> NotSent | Unknown:
+        """As little."""
+        return self.release(run, reason)
+
+    def released(self) -> None:
+        """Nothing comes back."""
+
+
+class Part(msgspec.Struct, gc=False, eq=False):
+    """Consecutive records of a bulk delivery in one home.
+
+    The collector of cycles does not look at it: the cycles it is part of, with its delivery and with its home, are cut
+    when it ends.
     """
 
-    delivery: "Delivery | None"
-    """None once it has ended."""
+    delivery: "Bulk | None"
+    """None once it has ended, or was cut up into others."""
     indices: Sequence[int]
-    """Positions of its records in the delivery."""
-    tails: Sequence[bytes | None]
-    """The encoded records; None for one taken back. Empty once a batch owns them or nobody does."""
-    size: int
-    """Sum of the lengths of ``tails``."""
-    timestamps: int | list[int]
+    """Positions of its records in the delivery, those that were taken back in the queue included."""
+    timestamps: int | Sequence[int]
     """Milliseconds; one number when all records share it."""
-    home: Home | None
     open: int
     """Records in here without an outcome."""
-    outcome: "Resolution | None" = None
-    """What the caller was told about the whole run; the delivery's ``_named`` overrides it record by record."""
-    resolution: "Resolution | None" = None
-    """How its batch ended, kept for runs of which something was Unknown."""
+    routes: Sequence[int] | None = None
+    """Per record, if any of them names its partition: the only route that cannot be told from the record."""
+    home: Home | None = None
     first: int = 0
-    """Position of its first record in the batch."""
-    routes: list[int] | None = None
-    """Per record, while the topic's partitions are unknown: see `kafka_client.buffer.partitioner`."""
-    next: "Run | None" = None
+    """Position of its first record in the home's lists."""
+    outcome: NotSent | Unknown | None = None
+    """What the caller was told about the whole run before its home ended; the delivery's ``named`` overrides it record
+    by record."""
 
-    def timestamp(self, position: int) -> int:
-        """The CreateTime of the record at this position."""
-        return self.timestamps if isinstance(self.timestamps, int) else self.timestamps[position]
+    @property
+    def count(self) -> int:
+        """Places it takes in the home's lists."""
+        return len(self.indices)
 
-    def compact(self) -> None:
-        """Drop the records that were taken back; only for a run in a queue."""
-        keep = [j for j, tail in enumerate(self.tails) if tail is not None]
-        if len(keep) == len(self.indices):
+    @property
+    def watched(self) -> bool:
+        """Always told of its end: its delivery counts."""
+        return True
+
+    @property
+    def deadline(self) -> float:
+        """Its delivery's."""
+        assert self.delivery is not None
+        return self.delivery.deadline
+
+    def keep(self, positions: Sequence[int]) -> None:
+        """Forget all records but those at these positions."""
+        if len(positions) == len(self.indices):
             return
-        self.indices = [self.indices[j] for j in keep]
-        self.tails = [self.tails[j] for j in keep]
+        self.indices = [self.indices[j] for j in positions]
         if not isinstance(self.timestamps, int):
-            self.timestamps = [self.timestamps[j] for j in keep]
+            self.timestamps = [self.timestamps[j] for j in positions]
         if self.routes is not None:
-            self.routes = [self.routes[j] for j in keep]
+            self.routes = [self.routes[j] for j in positions]
 
-    def split(self, position: int) -> "Run":
+    def split(self, position: int) -> "Part":
         """Cut before this position; self keeps the front, the rest comes back as a new run of the same delivery.
 
-        Only for a dense run (see `compact`), in a queue or a batch. Open records are counted on the side they are on.
+        Only for a dense run. Open records are counted on the side they are on. The rest has no home yet.
         """
         delivery = self.delivery
         assert delivery is not None
-        rest_tails = self.tails[position:]
-        rest_size = sum(len(tail) for tail in rest_tails if tail is not None)
-        stamps = self.timestamps if isinstance(self.timestamps, int) else self.timestamps[position:]
-        rest_indices = self.indices[position:]
-        rest = Run(delivery, rest_indices, rest_tails, rest_size, stamps, self.home, len(rest_indices))
+        rest = self.piece(range(position, len(self.indices)))
         rest.outcome = self.outcome
-        rest.first = self.first + position
         if self.outcome is not None:
             rest.open = 0
-        else:
-            rest.open -= delivery.named_among(rest.indices)
-            self.open -= rest.open
-        if self.routes is not None:
-            rest.routes, self.routes = self.routes[position:], self.routes[:position]
-        self.indices = self.indices[:position]
-        self.tails = self.tails[:position]
-        self.size -= rest_size
-        if not isinstance(self.timestamps, int):
-            self.timestamps = self.timestamps[:position]
-        rest.next, self.next = self.next, rest
+        self.open -= rest.open
+        self.keep(range(position))
+        delivery.parts.append(rest)
         return rest
 
-    def __repr__(self) -> str:
-        return f"<Run of {len(self.indices)}, {self.open} open, {self.size} bytes, outcome={self.outcome!r}>"
-
-
-def outcome_at(run: Run, resolution: Resolution, position: int) -> Outcome:
-    """How the record at this position of the run ended."""
-    if isinstance(resolution, Acknowledgement):
-        stamp = resolution.log_append_time_ms
-        return Delivered(
-            resolution.partition,
-            resolution.base_offset + run.first + position if resolution.base_offset >= 0 else -1,
-            stamp if stamp >= 0 else run.timestamp(position),
-            resolution.attempts,
+    def piece(self, positions: Sequence[int]) -> "Part":
+        """A new run of the records at these positions, not known to the delivery yet."""
+        assert self.delivery is not None
+        stamps, routes = self.timestamps, self.routes
+        indices = [self.indices[j] for j in positions]
+        return Part(
+            self.delivery,
+            indices,
+            stamps if isinstance(stamps, int) else [stamps[j] for j in positions],
+            len(indices) - self.delivery.named_among(indices),
+            None if routes is None else [routes[j] for j in positions],
         )
+
+    # The end.
+
+    def end(self, reason: str) -> None:
+        """Give its open records the outcome that its home says, with this reason."""
+        assert self.delivery is not None
+        self.delivery.end_part(self, reason)
+
+    def told(self, resolution: Resolution) -> bool:
+        """Its home has ended; returns whether `report` is to follow."""
+        assert self.delivery is not None
+        delivery, self.delivery = self.delivery, None
+        return delivery.part_ended(self, resolution)
+
+    def report(self, resolution: Resolution) -> None:
+        """Tell ``on_resolved`` of its end."""
+        assert self.delivery is not None
+        self.delivery.report(self, resolution)
+
+    def fail_one(self, position: int, outcome: NotSent) -> bool:
+        """Give one record an outcome of its own; the caller removes it from the run afterwards. See `Bulk.fail_one`."""
+        assert self.delivery is not None
+        return self.delivery.fail_one(self, position, outcome)
+
+    def __repr__(self) -> str:
+        return f"<Part of {len(self.indices)}, {self.open} open, outcome={self.outcome!r}>"
+
+
+def delivered(resolution: Acknowledgement, position: int, timestamp_ms: int) -> Delivered:
+    """The outcome of the record at this position of an acknowledged batch."""
+    stamp = resolution.log_append_time_ms
+    offset = resolution.base_offset
+    return Delivered(
+        resolution.partition,
+        offset + position if offset >= 0 else -1,
+        stamp if stamp >= 0 else timestamp_ms,
+        resolution.attempts,
+    )
+
+
+def outcome_at(part: Part, resolution: Resolution, position: int) -> Outcome:
+    """How the record at this position of the part ended."""
+    if isinstance(resolution, Acknowledgement):
+        stamps = part.timestamps
+        return delivered(resolution, part.first + position, stamps if isinstance(stamps, int) else stamps[position])
     return resolution
 
 
-def spell(run: Run, resolution: Resolution, outcomes: list[Outcome | None]) -> None:
-    """Put the outcome of each record of the run where it belongs among its delivery's."""
+def spell(part: Part, resolution: Resolution, outcomes: list[Outcome | None]) -> None:
+    """Put the outcome of each record of the part where it belongs among its delivery's."""
     if not isinstance(resolution, Acknowledgement):
-        for index in run.indices:
+        for index in part.indices:
             outcomes[index] = resolution
-    elif isinstance(run.timestamps, int) and resolution.base_offset >= 0:
+    elif isinstance(part.timestamps, int) and resolution.base_offset >= 0:
         # As `outcome_at` in a loop, for the usual case: bulk deliveries spend their time here.
-        stamp = run.timestamps if resolution.log_append_time_ms < 0 else resolution.log_append_time_ms
+        stamp = part.timestamps if resolution.log_append_time_ms < 0 else resolution.log_append_time_ms
         partition, attempts = resolution.partition, resolution.attempts
-        offset = resolution.base_offset + run.first
-        for index in run.indices:
+        offset = resolution.base_offset + part.first
+        for index in part.indices:
             outcomes[index] = Delivered(partition, offset, stamp, attempts)
             offset += 1
     else:
-        for j, index in enumerate(run.indices):
-            outcomes[index] = outcome_at(run, resolution, j)
+        for j, index in enumerate(part.indices):
+            outcomes[index] = outcome_at(part, resolution, j)

@@ -15,8 +15,8 @@ Invariants: a batch ends once; ``in_flight_bytes`` of the account is the sum of 
 import enum
 from collections.abc import Sequence
 
-from kafka_client.buffer.queue import Taken
-from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Resolution, Run
+from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Part, Resolution, Run
+from kafka_client.buffer.segment import Segment
 from kafka_client.config import Compression
 from kafka_client.outcome import TopicPartition, Unknown
 from kafka_client.wire.record_batch import encode_batch, renumber_batch
@@ -115,17 +115,17 @@ class InFlightAccount:
 
 
 class SealedBatch:
-    """One batch from the seal to its end; the home of its runs."""
+    """One batch from the seal to its end; the keeper of its segment."""
 
     __slots__ = (
         "_account",
-        "_told",
         "attempts",
         "base_sequence",
         "called_at",
         "codec",
         "compression_min_bytes",
         "cost",
+        "count",
         "deadline",
         "detached",
         "detached_bytes",
@@ -136,21 +136,17 @@ class SealedBatch:
         "proved",
         "re_encoded",
         "restamped",
-        "runs",
         "sealed_at",
+        "segment",
         "state",
-        "tails",
         "tainted",
-        "timestamps",
         "wire",
     )
 
     def __init__(
         self,
         partition: TopicPartition,
-        runs: list[Run],
-        tails: list[bytes],
-        timestamps: list[int],
+        segment: Segment,
         *,
         account: InFlightAccount,
         cost: int,
@@ -161,9 +157,11 @@ class SealedBatch:
         compression_min_bytes: int,
     ) -> None:
         self.partition = partition
-        self.runs = runs
-        self.tails = tails
-        self.timestamps = timestamps
+        segment.keeper = self
+        self.segment = segment
+        """Its records; empty once it has ended."""
+        self.count = len(segment.tails)
+        """Records in it."""
         self.cost = cost
         """What it counts on the account."""
         self.called_at = called_at
@@ -190,25 +188,15 @@ class SealedBatch:
         self.detached = 0
         """Records that nobody waits for."""
         self.detached_bytes = 0
-        self._told = 0
-        """Before this position among the runs nobody waits any more."""
         self._account = account
         account.used_bytes += cost
         account.batches += 1
-        for run in runs:
-            run.home = self
-            if run.outcome is not None:  # a re-made batch carries what was detached from the first one
-                self._count_detached(run, len(run.indices))
-            elif run.open < len(run.indices):
-                self._count_detached(run, len(run.indices) - run.open)
-        if self.detached == len(tails):
-            account.detached_batches += 1
 
     @classmethod
     def seal(
         cls,
         partition: TopicPartition,
-        taken: Taken,
+        segment: Segment,
         *,
         account: InFlightAccount,
         called_at: float,
@@ -217,14 +205,12 @@ class SealedBatch:
         codec: Compression,
         compression_min_bytes: int,
     ) -> "SealedBatch":
-        """Make a batch of what was taken from the queue; the range comes with `number`."""
+        """Make a batch of a segment taken from the queue; the range comes with `number`."""
         return cls(
             partition,
-            taken.runs,
-            taken.tails,
-            taken.timestamps,
+            segment,
             account=account,
-            cost=taken.cost,
+            cost=segment.size_bytes + RECORD_COST_BYTES * segment.live,
             called_at=called_at,
             sealed_at=now,
             deadline=now + timeout_s,
@@ -233,14 +219,14 @@ class SealedBatch:
         )
 
     @property
-    def count(self) -> int:
-        """Records in it."""
-        return len(self.tails)
+    def runs(self) -> list[Run]:
+        """The runs in it, in order."""
+        return self.segment.runs
 
     @property
     def next_sequence(self) -> int:
         """The sequence after its last record's."""
-        return advance(self.base_sequence, len(self.tails))
+        return advance(self.base_sequence, self.count)
 
     def step(self, event: Event) -> None:
         """Move to the next phase; an event that the phase does not allow is a bug."""
@@ -261,9 +247,10 @@ class SealedBatch:
 
     def encode(self, *, codec: Compression | None = None) -> None:
         """Make its bytes; the same range gives the same records, another codec does not change the range."""
+        segment = self.segment
         self.wire = encode_batch(
-            self.tails,
-            self.timestamps,
+            segment.tails,  # type: ignore[arg-type]  # no tombstones after the seal
+            segment.timestamps,
             producer_id=self.state.producer_id,
             producer_epoch=self.state.epoch,
             base_sequence=self.base_sequence,
@@ -271,14 +258,14 @@ class SealedBatch:
             compression_min_bytes=self.compression_min_bytes,
         )
 
-    # The home of its runs: it lives on without them.
+    # The keeper of its segment: it lives on without those who leave.
 
     def release(self, run: Run, reason: str) -> Unknown:
         """Detach a run: its caller is gone, its records are not."""
         self._detach(run, run.open)
         return _unknown(reason)
 
-    def release_some(self, run: Run, positions: Sequence[int], reason: str) -> Unknown:
+    def release_some(self, run: Part, positions: Sequence[int], reason: str) -> Unknown:
         """Detach some records of a run."""
         self._detach(run, len(positions))
         return _unknown(reason)
@@ -288,33 +275,38 @@ class SealedBatch:
 
     def end_due(self, now: float, reason: str) -> None:
         """Tell the waiters whose delivery timeout is over; the batch goes on."""
-        while (run := self._first_open()) is not None and run.delivery is not None and run.delivery.deadline <= now:
-            run.delivery.end_run(run, reason)
+        while (run := self.segment.head()) is not None and run.deadline <= now:
+            run.end(reason)
 
     def next_delivery_deadline(self) -> float | None:
         """The next moment at which `end_due` has something to tell: runs are in the order of their calls."""
-        run = self._first_open()
-        return None if run is None or run.delivery is None else run.delivery.deadline
+        run = self.segment.head()
+        return None if run is None else run.deadline
 
-    def _first_open(self) -> Run | None:
-        while self._told < len(self.runs):
-            run = self.runs[self._told]
-            if run.open:
-                return run
-            self._told += 1
-        return None
+    def adopt(self, runs: Sequence[Run]) -> None:
+        """Take over the runs of a batch that this one is made of, with what of them nobody waits for."""
+        self.segment.adopt(runs)
+        for run in runs:
+            if run.outcome is not None:
+                self._count_detached(run, run.count)
+            elif run.open < run.count:
+                self._count_detached(run, run.count - run.open)
+        if self.detached == self.count:
+            self._account.detached_batches += 1
 
     def _detach(self, run: Run, count: int) -> None:
         before = self.detached
         self._account.unknown_total += count
         self._count_detached(run, count)
-        if before < len(self.tails) == self.detached:
+        if before < self.count == self.detached:
             self._account.detached_batches += 1
 
     def _count_detached(self, run: Run, count: int) -> None:
         # Bytes of a part of a run are taken as its share: exact ones would cost a look at every record.
-        size = sum(map(len, self.tails[run.first : run.first + len(run.indices)])) if count else 0
-        size = size * count // max(1, len(run.indices)) + RECORD_COST_BYTES * count
+        size = (
+            sum([len(tail) for tail in self.segment.tails[run.first : run.first + run.count] if tail]) if count else 0
+        )
+        size = size * count // max(1, run.count) + RECORD_COST_BYTES * count
         self.detached += count
         self.detached_bytes += size
         self._account.detached_records += count
@@ -329,7 +321,7 @@ class SealedBatch:
         whatever the topic's ``message.timestamp.type`` is (UnifiedLog's ``setLogAppendTime(duplicate.timestamp)``;
         seen with Apache Kafka 4.1.0): then the records stand there with their own.
         """
-        if self.attempts > 1 and log_append_time_ms == max(self.timestamps):
+        if self.attempts > 1 and log_append_time_ms == max(self.segment.timestamps):
             log_append_time_ms = -1
         self.resolve(Acknowledgement(self.partition, base_offset, log_append_time_ms, self.attempts))
 
@@ -341,16 +333,8 @@ class SealedBatch:
 
     def settle(self, resolution: Resolution) -> None:
         """Tell every run. The account is closed apart: an abandoned batch holds its bytes until its answer."""
-        runs, self.runs = self.runs, []
-        self._account.count_end(resolution, len(self.tails) - self.detached, self.detached)
-        reports = []
-        for run in runs:
-            delivery = run.delivery
-            assert delivery is not None
-            if delivery.resolved(run, resolution):
-                reports.append((delivery, run))
-        for delivery, run in reports:
-            delivery.report(run)
+        self._account.count_end(resolution, self.count - self.detached, self.detached)
+        self.segment.end(resolution)
 
     def close_account(self) -> None:
         """Give the bytes back."""
@@ -360,7 +344,7 @@ class SealedBatch:
         if self.detached:
             account.detached_records -= self.detached
             account.detached_bytes -= self.detached_bytes
-            if self.detached == len(self.tails):
+            if self.detached == self.count:
                 account.detached_batches -= 1
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ import trio
 
 from kafka_client.buffer.budget import ByteBudget
 from kafka_client.buffer.delivery import Delivery, Tally
-from kafka_client.buffer.run import Run
+from kafka_client.buffer.segment import Parcel
 from kafka_client.config import ProducerConfig
 from kafka_client.errors import ConnectionLost, SecurityError
 from kafka_client.observe import BatchEnded, BatchRetried, IdentityChanged, MetadataFailed, ProducerObserver
@@ -91,14 +91,11 @@ class Dispatch:
                 self._want_metadata()
         return found
 
-    def stand_in_line(self, delivery: Delivery, runs: Sequence[tuple[str, Run]], cost: int) -> None:
-        """The budget is full: wait in the FIFO, or be refused at once. Each run has its topic and its routes."""
+    def stand_in_line(self, delivery: Delivery, parcels: Sequence[Parcel], cost: int) -> None:
+        """The budget is full: wait in the FIFO, or be refused at once."""
         if cost > self.budget.limit_bytes:
             self.refuse(delivery, "too_large: the delivery is larger than queue_max_bytes")
-        elif self.budget.try_wait(delivery, runs, cost):
-            for _, run in runs:
-                delivery.add(run)
-        else:
+        elif not self.budget.try_wait(delivery, parcels, cost):
             self.refuse(delivery, "overloaded: max_waiting_bytes wait already")
 
     def refuse(self, delivery: Delivery, reason: str) -> None:
@@ -106,8 +103,8 @@ class Dispatch:
         self.budget.not_sent_total += delivery.unsettled
         delivery.refuse(self.budget.not_sent(reason))
 
-    def _admit(self, topic: str, run: Run) -> None:
-        self.topic(topic).deal(run, trio.current_time())
+    def _admit(self, parcel: Parcel) -> None:
+        self.topic(parcel.topic).deal(parcel, trio.current_time())
 
     # What partitions need.
 
@@ -241,8 +238,8 @@ class Dispatch:
             earliest = head.deadline
         for topic in self.topics.values():
             run = topic.undealt.head()
-            if run is not None and run.delivery is not None:
-                earliest = min(earliest, run.delivery.deadline)
+            if run is not None:
+                earliest = min(earliest, run.deadline)
             for partition in topic.all_partitions():
                 if not partition.idle:
                     earliest = min(earliest, partition.next_end())

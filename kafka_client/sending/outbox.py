@@ -173,9 +173,9 @@ class Outbox:
             self._next_due = min(self._next_due, partition.due(now))
 
     def _after_pick(self, partition: PartitionState, now: float) -> None:
-        if partition.window.next_attempt() is not None or partition.queue.size_bytes >= self._config.batch_max_bytes:
+        if partition.window.next_attempt() is not None or partition.queue.holds_a_batch:
             self._go = True
-        elif partition.queue.count:
+        elif partition.queue.segments:
             self._gather_until = min(self._gather_until, now + self._config.linger_s)
         else:
             partition.announced = False

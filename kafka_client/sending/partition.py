@@ -10,12 +10,14 @@ has at most one due time, `due`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import FOREVER_S
+from kafka_client.buffer.delivery import FOREVER_S, Single, Tally
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
+from kafka_client.buffer.segment import Parcel
 from kafka_client.outcome import TopicPartition, Unknown
 from kafka_client.wire.error_codes import error_row
 from kafka_client.wire.produce import PartitionResult
@@ -39,7 +41,6 @@ class PartitionState:
 
     __slots__ = (
         "_answers",
-        "_batch_max",
         "_cut_off",
         "_office",
         "_topic",
@@ -55,7 +56,7 @@ class PartitionState:
 
     def __init__(self, topic: TopicView, index: int, office: Office, budget: ByteBudget) -> None:
         self.tp = TopicPartition(topic.name, index)
-        self.queue = RecordQueue(budget, lambda: office.standing.reason_for(topic))
+        self.queue = RecordQueue(budget, lambda: office.standing.reason_for(topic), office.config.batch_max_bytes)
         self.window = Window(office.config.max_in_flight_per_partition)
         self._answers = Answers(topic, office, self.window)
         self.leader: int | None = None
@@ -66,7 +67,6 @@ class PartitionState:
         """Where the batches in flight were written; another than `outbox` until they are answered."""
         self.announced = False
         """The outbox knows that the queue is not empty."""
-        self._batch_max = office.config.batch_max_bytes
         self._cut_off = False
         """The topic was created again without this partition."""
         self._topic = topic
@@ -79,13 +79,27 @@ class PartitionState:
 
     # What comes in.
 
-    def enqueue(self, run: Run, now: float) -> None:
-        """Queue a run whose bytes the budget has admitted."""
+    def enqueue_one(
+        self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, now: float, *, explicit: bool
+    ) -> Single:
+        """Queue one record, as a delivery of its own, whose bytes the budget has admitted."""
         queue = self.queue
-        queue.append(run)
+        before = queue.last
+        single = queue.put(tail, timestamp_ms, deadline, tally, explicit)
         if not self.announced:
             self.announce(now)
-        elif queue.size_bytes >= self._batch_max > queue.size_bytes - run.size and self.outbox is not None:
+        elif queue.last is not before and self.outbox is not None and queue.holds_a_batch:
+            self.outbox.urge()
+        return single
+
+    def enqueue(self, run: Run, tails: Sequence[bytes | None], size: int, now: float) -> None:
+        """Queue a run whose bytes the budget has admitted."""
+        queue = self.queue
+        held = queue.holds_a_batch
+        queue.put_parcel(run, tails, size)
+        if not self.announced:
+            self.announce(now)
+        elif not held and queue.holds_a_batch and self.outbox is not None:
             self.outbox.urge()
 
     def announce(self, now: float) -> None:
@@ -121,10 +135,10 @@ class PartitionState:
         if self.window.batches and self.outbox is not None:
             self.outbox.poke(self)
 
-    def take_back(self) -> list[Run]:
-        """Take every queued run out, to be dealt out anew."""
+    def take_back(self) -> list[Parcel]:
+        """Take everything that is queued out, to be dealt out anew."""
         self.announced = False  # the outbox finds it idle; what is queued later has to announce itself
-        return self.queue.drain()
+        return self.queue.drain(self.tp.topic, self.tp.partition)
 
     def cut_off(self, now: float) -> None:
         """The topic was created again without this partition: what is sealed ends as soon as it is answered.
@@ -149,7 +163,7 @@ class PartitionState:
     @property
     def idle(self) -> bool:
         """Nothing queued and nothing sealed."""
-        return self.queue.count == 0 and not self.window.batches
+        return not self.queue.segments and not self.window.batches
 
     def due(self, now: float) -> float:
         """When something can be sent that cannot be sent now for want of time; inf: it waits for an event."""
@@ -180,7 +194,7 @@ class PartitionState:
         if batch is not None:
             if only is not None and batch.state != only:
                 return None
-        elif self.queue.count and window.can_seal(office.identity) and (only is None or only == window.state):
+        elif self.queue.segments and window.can_seal(office.identity) and (only is None or only == window.state):
             batch = self._seal(now)
         if batch is None:
             return None
@@ -193,7 +207,9 @@ class PartitionState:
     def other_identity(self, only: ProducerState) -> bool:
         """Whether `pick` found nothing only because the request under way has another identity."""
         state = self.window.state
-        return state != only and (self.window.waits_for_retry or (self.queue.count > 0 and not self.window.unresolved))
+        return state != only and (
+            self.window.waits_for_retry or (bool(self.queue.segments) and not self.window.unresolved)
+        )
 
     def written(self, batch: SealedBatch) -> None:
         """The batch is handed to the socket, in this same synchronous step."""
@@ -209,12 +225,12 @@ class PartitionState:
             office.starved()
             return None
         oldest = self._oldest_queued()
-        taken = self.queue.take(config.batch_max_bytes)
-        if taken is None:
+        segment = self.queue.take()
+        if segment is None:
             return None
         batch = SealedBatch.seal(
             self.tp,
-            taken,
+            segment,
             account=office.account,
             now=now,
             called_at=now if oldest is None else oldest,
@@ -224,7 +240,7 @@ class PartitionState:
         )
         self.window.add(batch)
         # Last: it lets the next in line into the queues, perhaps into this one.
-        self.queue.budget.give_back(taken.cost)
+        self.queue.budget.give_back(batch.cost)
         self.queue.budget.let_in()
         return batch
 
@@ -268,7 +284,7 @@ class PartitionState:
     def end_due(self, now: float) -> None:
         """End what is past its delivery timeout, abandon what is past its batch's deadline."""
         queue = self.queue
-        if queue.count:
+        if queue.segments:
             queue.end_due(now, "timeout" if self.leader is not None else "timeout: no leader of the partition is known")
         for batch in list(self.window.batches):
             if batch.phase is Phase.ABANDONED:
@@ -292,8 +308,8 @@ class PartitionState:
         """The earliest moment at which `end_due` has something to do."""
         earliest = math.inf
         head = self.queue.head()
-        if head is not None and head.delivery is not None:
-            earliest = head.delivery.deadline
+        if head is not None:
+            earliest = head.deadline
         for batch in self.window.batches:
             if batch.phase is Phase.ABANDONED:
                 continue
@@ -307,9 +323,9 @@ class PartitionState:
 
     def _oldest_queued(self) -> float | None:
         head = self.queue.head()
-        if head is None or head.delivery is None:
+        if head is None:
             return None
-        return head.delivery.deadline - min(self._office.config.delivery_timeout_s, FOREVER_S)
+        return head.deadline - min(self._office.config.delivery_timeout_s, FOREVER_S)
 
     def close(self) -> None:
         """End everything: queued NotSent, sealed Unknown."""

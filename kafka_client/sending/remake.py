@@ -9,7 +9,8 @@ the records that ended.
 
 from collections.abc import Sequence
 
-from kafka_client.buffer.run import RECORD_COST_BYTES, Run
+from kafka_client.buffer.run import RECORD_COST_BYTES, Part, Run
+from kafka_client.buffer.segment import Segment
 from kafka_client.outcome import NotSent, Unknown
 
 from .batch import Event, InFlightAccount, SealedBatch
@@ -35,9 +36,13 @@ def remake(
         case Step.RESTAMP:
             batch.restamped = True
             named = set(decision.positions)
-            batch.timestamps = [now_ms if j in named else stamp for j, stamp in enumerate(batch.timestamps)]
+            stamps = [now_ms if j in named else stamp for j, stamp in enumerate(batch.segment.timestamps)]
+            batch.segment.timestamps = stamps
             for run in batch.runs:  # what `Delivered` will tell
-                run.timestamps = batch.timestamps[run.first : run.first + len(run.indices)]
+                if isinstance(run, Part):
+                    run.timestamps = stamps[run.first : run.first + run.count]
+                else:
+                    run.timestamps = stamps[run.first]
             batch.encode()
         case Step.SPLIT:
             window.replace(batch, halves(batch, account))
@@ -51,11 +56,12 @@ def remake(
 def halves(batch: SealedBatch, account: InFlightAccount) -> list[SealedBatch]:
     """Cut it in the middle (MESSAGE_TOO_LARGE); together they have the old range."""
     middle = batch.count // 2
+    tails, stamps = batch.segment.tails, batch.segment.timestamps
     front_runs, back_runs = _cut(batch.runs, middle)
     _end_unsettled(batch)
     return [
-        _successor(batch, front_runs, range(middle), account),
-        _successor(batch, back_runs, range(middle, batch.count), account),
+        _successor(batch, front_runs, tails[:middle], stamps[:middle], account),
+        _successor(batch, back_runs, tails[middle:], stamps[middle:], account),
     ]
 
 
@@ -64,75 +70,71 @@ def without(
 ) -> list[SealedBatch]:
     """Leave out the records at these positions, which end with ``outcome``; at least one remains."""
     left_out = set(positions)
-    runs = []
+    tails, stamps = batch.segment.tails, batch.segment.timestamps
+    runs: list[Run] = []
     told = late = 0
     for run in batch.runs:
-        delivery = run.delivery
-        assert delivery is not None
-        out = [j for j in range(len(run.indices)) if run.first + j in left_out]
-        waited_for = sum([delivery.fail_one(run, j, outcome) for j in out])
+        out = [j for j in range(run.count) if run.first + j in left_out]
+        waited_for = sum([run.fail_one(j, outcome) for j in out])
         told += waited_for
         late += len(out) - waited_for
-        keep = [j for j in range(len(run.indices)) if run.first + j not in left_out]
-        if keep:
-            _keep(run, keep)
+        if len(out) < run.count:
+            if isinstance(run, Part):
+                run.keep([j for j in range(run.count) if run.first + j not in left_out])
             runs.append(run)
-        else:
+        elif isinstance(run, Part):
             run.home = None
             run.delivery = None
             run.indices = ()
     account.count_end(outcome, told, late)
     _end_unsettled(batch)
-    return [_successor(batch, runs, [j for j in range(batch.count) if j not in left_out], account)]
+    stay = [j for j in range(batch.count) if j not in left_out]
+    return [_successor(batch, runs, [tails[j] for j in stay], [stamps[j] for j in stay], account)]
 
 
 def _end_unsettled(batch: SealedBatch) -> None:
     batch.step(Event.END)
     batch.close_account()
-    batch.runs = []
+    batch.segment.finish()
 
 
 def _cut(runs: Sequence[Run], middle: int) -> tuple[list[Run], list[Run]]:
-    front, back = [], []
+    front: list[Run] = []
+    back: list[Run] = []
     for run in runs:
         if run.first >= middle:
             back.append(run)
-        elif run.first + len(run.indices) <= middle:
+        elif run.first + run.count <= middle:
             front.append(run)
         else:
+            assert isinstance(run, Part)
             rest = run.split(middle - run.first)
             front.append(run)
             back.append(rest)
     return front, back
 
 
-def _keep(run: Run, keep: Sequence[int]) -> None:
-    if len(keep) == len(run.indices):
-        return
-    run.indices = [run.indices[j] for j in keep]
-    if not isinstance(run.timestamps, int):
-        run.timestamps = [run.timestamps[j] for j in keep]
-
-
-def _successor(batch: SealedBatch, runs: list[Run], positions: Sequence[int], account: InFlightAccount) -> SealedBatch:
-    tails = [batch.tails[j] for j in positions]
-    first = 0
-    for run in runs:
-        run.first = first
-        first += len(run.indices)
+def _successor(
+    batch: SealedBatch,
+    runs: Sequence[Run],
+    tails: list[bytes | None],
+    timestamps: list[int],
+    account: InFlightAccount,
+) -> SealedBatch:
+    segment = Segment(batch, 0)
+    segment.tails, segment.timestamps = tails, timestamps
     successor = SealedBatch(
         batch.partition,
-        runs,
-        tails,
-        [batch.timestamps[j] for j in positions],
+        segment,
         account=account,
-        cost=sum(map(len, tails)) + RECORD_COST_BYTES * len(tails),
+        cost=sum([len(tail) for tail in tails if tail is not None]) + RECORD_COST_BYTES * len(tails),
         called_at=batch.called_at,
         sealed_at=batch.sealed_at,
         deadline=batch.deadline,
         codec=batch.codec,
         compression_min_bytes=batch.compression_min_bytes,
     )
+    successor.adopt(runs)
     successor.attempts = batch.attempts
     successor.re_encoded = batch.re_encoded
     successor.restamped = batch.restamped

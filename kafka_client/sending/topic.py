@@ -10,9 +10,11 @@ of the topic waits behind it.
 import random
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition, routes_of_tails
-from kafka_client.buffer.queue import RecordQueue
-from kafka_client.buffer.run import Run
+from kafka_client.buffer.delivery import Single, Tally
+from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
+from kafka_client.buffer.queue import Undealt
+from kafka_client.buffer.run import Part
+from kafka_client.buffer.segment import Parcel
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID
 
 from .hold import Hold
@@ -37,7 +39,7 @@ class TopicState:
         """In order; empty until the first metadata."""
         self.beyond: dict[int, PartitionState] = {}
         """Partitions that callers named and metadata does not know."""
-        self.undealt = RecordQueue(budget, lambda: office.standing.reason_for(self))
+        self.undealt = Undealt(budget, lambda: office.standing.reason_for(self))
         self.sticky = StickyPartitioner(rng)
         self._office = office
         self._budget = budget
@@ -47,35 +49,30 @@ class TopicState:
         """Metadata refuses it for a reason that people have to mend; a topic that is only unknown may yet appear."""
         return self.metadata_error and self.hold.error is not None and self.metadata_misses == 0
 
-    def place(self, run: Run, route: int, now: float) -> None:
-        """Queue a run whose records share one route; the budget has admitted it."""
+    def enqueue_one(
+        self, tail: bytes, route: int, timestamp_ms: int, deadline: float, tally: Tally, now: float
+    ) -> Single:
+        """Queue one record as a delivery of its own; the budget has admitted it, and there are partitions."""
         partitions = self.partitions
-        if not partitions:
-            run.routes = [route] * len(run.indices)
-            self.undealt.append(run)
-            self._office.want_metadata()
-            return
         if route == NO_ROUTE:
-            index = self._sticky(run.size)
+            partition = partitions[self._sticky(len(tail))]
+        elif route >= 0:
+            partition = partitions[route] if route < len(partitions) else self.partition(route)
         else:
-            index = routed_partition(route, len(partitions))
-            if route >= 0:
-                run.routes = [route]  # the only route that cannot be told from the record, see `resize`
-        (partitions[index] if index < len(partitions) else self.partition(index)).enqueue(run, now)
+            partition = partitions[routed_partition(route, len(partitions))]
+        return partition.enqueue_one(tail, timestamp_ms, deadline, tally, now, explicit=route >= 0)
 
-    def deal(self, run: Run, now: float) -> None:
-        """Queue a run by the routes of its records; the budget has admitted it."""
-        routes = run.routes
-        assert routes is not None
-        if len(run.indices) != run.open:
-            run.compact()
-            routes = run.routes or []
+    def deal(self, parcel: Parcel, now: float) -> None:
+        """Queue a parcel by the routes of its records; the budget has admitted it."""
+        parcel.compact()
         if not self.partitions:
-            self.undealt.append(run)
+            self.undealt.append(parcel)
             self._office.want_metadata()
             return
         count = len(self.partitions)
-        sticky = self._sticky(run.size) if NO_ROUTE in routes else NO_ROUTE
+        run, tails, routes = parcel.run, parcel.tails, parcel.routes
+        assert run is not None
+        sticky = self._sticky(parcel.size) if NO_ROUTE in routes else NO_ROUTE
         groups: dict[int, list[int]] = {}
         for j, route in enumerate(routes):
             index = sticky if route == NO_ROUTE else routed_partition(route, count)
@@ -84,33 +81,21 @@ class TopicState:
             else:
                 groups[index] = [j]
         explicit = max(routes) >= 0
-        if not explicit:
-            run.routes = None
+        if not isinstance(run, Part):
+            run.explicit = explicit
+            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, now)
+            return
+        run.routes = routes if explicit else None
         if len(groups) == 1:
-            self.partition(next(iter(groups))).enqueue(run, now)
+            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, now)
             return
         delivery = run.delivery
         assert delivery is not None
-        tails, indices, stamps = run.tails, run.indices, run.timestamps
-        parts: list[tuple[int, Run]] = []
-        for index, positions in groups.items():
-            part_tails = [tail for j in positions if (tail := tails[j]) is not None]
-            part = Run(
-                delivery,
-                [indices[j] for j in positions],
-                part_tails,
-                sum(map(len, part_tails)),
-                stamps if isinstance(stamps, int) else [stamps[j] for j in positions],
-                None,
-                len(positions),
-            )
-            if explicit:
-                part.routes = [routes[j] for j in positions]
-            part.open -= delivery.named_among(part.indices)
-            parts.append((index, part))
-        delivery.replace(run, [part for _, part in parts])
-        for index, part in parts:
-            self.partition(index).enqueue(part, now)
+        pieces = [(index, positions, run.piece(positions)) for index, positions in groups.items()]
+        delivery.replace(run, [piece for _, _, piece in pieces])
+        for index, positions, piece in pieces:
+            its_tails = [tail for j in positions if (tail := tails[j]) is not None]
+            self.partition(index).enqueue(piece, its_tails, sum(map(len, its_tails)), now)
 
     def resize(self, count: int, now: float, *, recreated: bool) -> None:
         """Metadata knows so many partitions; `deal_out` follows when their leaders are known.
@@ -127,7 +112,7 @@ class TopicState:
         before = len(self.partitions)
         if count == before:
             return
-        waiting = [run for partition in self.partitions for run in partition.take_back()]
+        waiting = [parcel for partition in self.partitions for parcel in partition.take_back()]
         waiting.sort(key=_called)
         for partition in self.partitions[count:]:
             self.sticky.leave(partition.tp.partition)
@@ -139,15 +124,13 @@ class TopicState:
             if named is not None:
                 named.restored()
             self.partitions.append(named or PartitionState(self, index, self._office, self._budget))
-        for run in waiting:
-            if run.routes is None:
-                run.routes = routes_of_tails(run.tails)
-            self.undealt.append(run)
+        for parcel in waiting:
+            self.undealt.append(parcel)
 
     def deal_out(self, now: float) -> None:
         """The partitions are known: deal out what waited, in order."""
-        for run in self.undealt.drain():
-            self.deal(run, now)
+        for parcel in self.undealt.drain():
+            self.deal(parcel, now)
 
     def partition(self, index: int) -> PartitionState:
         """One partition, known or named by a caller."""
@@ -176,6 +159,6 @@ class TopicState:
         return f"<TopicState {self.name}: {len(self.partitions)} partitions, {self.undealt.count} records undealt>"
 
 
-def _called(run: Run) -> float:
-    assert run.delivery is not None
-    return run.delivery.deadline
+def _called(parcel: Parcel) -> float:
+    assert parcel.run is not None
+    return parcel.run.deadline

@@ -9,64 +9,85 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_client import Delivered, NotSent, Record, TopicPartition, Unknown
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import Delivery, Tally
+from kafka_client.buffer.bulk import Bulk
+from kafka_client.buffer.delivery import Delivery, Single, Tally
 from kafka_client.buffer.partitioner import NO_ROUTE, STICKY_BYTES, StickyPartitioner, route_of, routed_partition
 from kafka_client.buffer.queue import RecordQueue
-from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Run
+from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Part, Run
+from kafka_client.buffer.segment import SWEEP_MIN, Parcel, Segment
 from kafka_client.wire.murmur2 import partition_for_key
 
 TP = TopicPartition("events", 3)
 
 
+def parcel_of(sizes: Sequence[int], deadline: float = 100.0, tally: Tally | None = None) -> tuple[Delivery, Parcel]:
+    """A delivery of records of these sizes, nowhere yet."""
+    count = len(sizes)
+    tails = [b"%02d" % (index % 100) + b"." * (size - 2) for index, size in enumerate(sizes)]
+    tally = tally or Tally()
+    if count == 1:
+        single = Single(deadline, tally, None, None, None, 0, 1000)
+        return single, Parcel("events", single, tails, sum(sizes), [NO_ROUTE])
+    bulk = Bulk(deadline, tally, None, None, count, count, [])
+    part = Part(bulk, range(count), 1000, count)
+    bulk.parts = [part]
+    return bulk, Parcel("events", part, tails, sum(sizes), [NO_ROUTE] * count)
+
+
 class Floor:
     """A budget and one queue, without a producer."""
 
-    def __init__(self, limit: int = 10_000, waiting: int = 100_000) -> None:
+    def __init__(self, limit: int = 10_000, waiting: int = 100_000, segment: int = 1_000_000) -> None:
         self.standing: str | None = None
-        self.budget = ByteBudget(limit, waiting, lambda topic, run: self.queue.append(run), lambda: self.standing)
-        self.queue = RecordQueue(self.budget, lambda: self.standing)
+        self.budget = ByteBudget(limit, waiting, self.admit, lambda: self.standing)
+        self.queue = RecordQueue(self.budget, lambda: self.standing, segment)
         self.tally = Tally()
+
+    def admit(self, parcel: Parcel) -> None:
+        parcel.compact()
+        self.queue.put_parcel(parcel.run, parcel.tails, parcel.size)
 
     def delivery(self, *sizes: int, deadline: float = 100.0) -> Delivery:
         """A delivery of records of these sizes, queued or waiting."""
-        delivery = Delivery(len(sizes), deadline, self.tally)
-        tails = [b"%02d" % (index % 100) + b"." * (size - 2) for index, size in enumerate(sizes)]
-        run = Run(delivery, range(len(sizes)), tails, sum(sizes), 1000, None, len(sizes))
-        cost = sum(sizes) + RECORD_COST_BYTES * len(sizes)
-        if self.budget.try_take(cost):
-            delivery.add(run)
-            self.queue.append(run)
+        if len(sizes) == 1 and self.budget.try_take(sizes[0] + RECORD_COST_BYTES):
+            return self.queue.put(b"00" + b"." * (sizes[0] - 2), 1000, deadline, self.tally, False)
+        delivery, parcel = parcel_of(sizes, deadline, self.tally)
+        if self.budget.try_take(parcel.cost):
+            self.admit(parcel)
         else:
-            assert self.budget.try_wait(delivery, [("events", run)], cost)
-            delivery.add(run)
+            assert self.budget.try_wait(delivery, [parcel], parcel.cost)
         return delivery
 
     def check(self) -> None:
         """The accounts say what is there."""
-        assert self.queue.size_bytes == sum(run.size for run in self.queue)
-        assert self.queue.count == sum(run.open for run in self.queue)
+        tails = [tail for segment in self.queue.segments for tail in segment.tails if tail is not None]
+        assert self.queue.size_bytes == sum(map(len, tails))
+        assert self.queue.count == len(tails)
+        assert len(tails) == sum(run.open for segment in self.queue.segments for run in segment.runs)
+        assert all(segment.live for segment in self.queue.segments)
         assert self.budget.used_bytes == self.queue.size_bytes + RECORD_COST_BYTES * self.queue.count
         assert self.budget.used_bytes <= self.budget.limit_bytes
 
 
 class Elsewhere:
-    """A home like a sealed batch."""
+    """A keeper like a sealed batch."""
 
     def release(self, run: Run, reason: str) -> Unknown:
         return Unknown(reason)
 
-    def release_some(self, run: Run, positions: Sequence[int], reason: str) -> Unknown:
+    def release_some(self, run: Part, positions: Sequence[int], reason: str) -> Unknown:
         return Unknown(reason)
 
     def released(self) -> None:
         pass
 
 
-def sealed(count: int = 1, tally: Tally | None = None) -> tuple[Delivery, Run]:
-    delivery = Delivery(count, 100.0, tally or Tally())
-    run = Run(delivery, range(count), (), 0, 1000, Elsewhere(), count)
-    delivery.add(run)
-    return delivery, run
+def sealed(count: int = 1, tally: Tally | None = None) -> tuple[Delivery, Segment]:
+    """A delivery in a batch; the segment's ``end`` is the batch's."""
+    segment = Segment(Elsewhere(), 1_000_000)
+    delivery, parcel = parcel_of([10] * count, tally=tally)
+    segment.put(parcel.run, parcel.tails, parcel.size)
+    return delivery, segment
 
 
 def ack(base_offset: int = 50) -> Acknowledgement:
@@ -120,17 +141,20 @@ def test_waiting_delivery_that_shrinks_enough_goes_in_with_its_rest() -> None:
     waiting.withdraw([0, 1])
     assert waiting.outcomes == [NotSent("withdrawn"), NotSent("withdrawn"), None]
     assert floor.queue.count == 2
-    taken = floor.queue.take(10_000)
+    taken = floor.queue.take()
     assert taken.tails[1].startswith(b"02")
     assert taken.runs[1].indices == [2]
 
 
 def test_line_is_bounded() -> None:
-    budget = ByteBudget(100, 500, lambda topic, run: None, lambda: None)
-    delivery = Delivery(1, 0.0, Tally())
-    run = Run(delivery, range(1), (b"x",), 1, 0, None, 1)
-    assert budget.try_wait(delivery, [("t", run)], 400)
-    assert not budget.try_wait(Delivery(1, 0.0, Tally()), [("t", run)], 101)
+    budget = ByteBudget(100, 500, lambda parcel: None, lambda: None)
+    delivery, parcel = parcel_of([300])
+    assert budget.try_wait(delivery, [parcel], 400)
+    assert not budget.try_wait(*_with_list(parcel_of([1])), 101)
+
+
+def _with_list(made: tuple[Delivery, Parcel]) -> tuple[Delivery, list[Parcel]]:
+    return made[0], [made[1]]
 
 
 def test_withdrawn_places_are_swept() -> None:
@@ -154,7 +178,7 @@ def test_tombstones_are_skipped_by_the_seal_and_their_bytes_are_back_at_once() -
     deliveries[3].withdraw()
     floor.check()
     assert floor.budget.used_bytes == 3 * (100 + RECORD_COST_BYTES)
-    taken = floor.queue.take(10_000)
+    taken = floor.queue.take()
     assert [run.delivery for run in taken.runs] == [deliveries[0], deliveries[2], deliveries[4]]
     assert [run.first for run in taken.runs] == [0, 1, 2]
     assert floor.queue.count == floor.queue.size_bytes == 0
@@ -165,10 +189,10 @@ def test_part_of_a_run_can_be_taken_back() -> None:
     delivery = floor.delivery(10, 20, 30, 40)
     delivery.withdraw([1, 3])
     floor.check()
-    taken = floor.queue.take(10_000)
+    taken = floor.queue.take()
     assert [len(tail) for tail in taken.tails] == [10, 30]
     assert taken.runs[0].indices == [0, 2]
-    delivery.resolved(taken.runs[0], ack())
+    taken.end(ack())
     outcomes = delivery.outcomes
     assert isinstance(outcomes[0], Delivered)
     assert [outcome.offset for outcome in (outcomes[0], outcomes[2])] == [50, 51]
@@ -176,31 +200,66 @@ def test_part_of_a_run_can_be_taken_back() -> None:
 
 
 def test_run_that_does_not_fit_is_cut() -> None:
-    floor = Floor()
+    floor = Floor(segment=121 * 4)
     delivery = floor.delivery(*[100] * 10)
-    first = floor.queue.take(121 * 4)
+    first = floor.queue.take()
     assert len(first.tails) == 4
+    floor.budget.give_back(first.size_bytes + RECORD_COST_BYTES * first.live)
     delivery.withdraw([5])
-    floor.budget.give_back(first.cost)
     floor.check()
-    second = floor.queue.take(100_000)
-    assert [tail[:2] for tail in second.tails] == [b"04", b"06", b"07", b"08", b"09"]
-    delivery.resolved(first.runs[0], ack(10))
+    second, third = floor.queue.take(), floor.queue.take()
+    assert [tail[:2] for tail in second.tails] == [b"04", b"06", b"07"]
+    assert [tail[:2] for tail in third.tails] == [b"08", b"09"]
+    assert floor.queue.take() is None
+    first.end(ack(10))
     assert delivery.unsettled == 5
-    delivery.resolved(second.runs[0], ack(20))
+    second.end(ack(20))
+    third.end(ack(30))
     assert [o.offset if isinstance(o, Delivered) else None for o in delivery.outcomes] == [
-        *(10, 11, 12, 13, 20, None, 21, 22, 23, 24)
+        *(10, 11, 12, 13, 20, None, 21, 22, 30, 31)
     ]
 
 
 def test_record_larger_than_a_batch_goes_alone() -> None:
-    floor = Floor()
+    floor = Floor(segment=500)
     floor.delivery(50)
     floor.delivery(5000, 10)
-    assert len(floor.queue.take(500).tails) == 1
-    assert [len(tail) for tail in floor.queue.take(500).tails] == [5000]
-    assert [len(tail) for tail in floor.queue.take(500).tails] == [10]
-    assert floor.queue.take(500) is None
+    assert len(floor.queue.take().tails) == 1
+    assert [len(tail) for tail in floor.queue.take().tails] == [5000]
+    assert [len(tail) for tail in floor.queue.take().tails] == [10]
+    assert floor.queue.take() is None
+
+
+def test_segment_that_emptied_is_gone_and_its_place_is_taken_by_the_next_record() -> None:
+    floor = Floor(segment=121)
+    first, second, third = (floor.delivery(100) for _ in range(3))
+    third.withdraw()
+    assert len(floor.queue.segments) == 2
+    fourth = floor.delivery(100)
+    floor.check()
+    first.withdraw()
+    floor.check()
+    assert floor.queue.head() is second
+    second.withdraw()
+    assert floor.queue.take().runs == [fourth]
+    assert not floor.queue.segments
+    fifth = floor.delivery(100)
+    assert floor.queue.head() is fifth
+
+
+def test_room_of_what_was_taken_back_is_used_again() -> None:
+    floor = Floor(segment=121 * 3)
+    deliveries = [floor.delivery(100) for _ in range(3)]
+    deliveries[1].withdraw()
+    last = floor.delivery(100)
+    taken = floor.queue.take()
+    assert taken.runs == [deliveries[0], deliveries[2], last]
+    taken.end(ack(10))
+    assert [delivery.outcomes[0].offset for delivery in taken_order(deliveries, last)] == [10, 11, 12]
+
+
+def taken_order(deliveries: list[Delivery], last: Delivery) -> list[Delivery]:
+    return [deliveries[0], deliveries[2], last]
 
 
 def test_mass_withdrawal_sweeps_the_tombstones() -> None:
@@ -209,7 +268,7 @@ def test_mass_withdrawal_sweeps_the_tombstones() -> None:
     random.Random(1).shuffle(deliveries)
     for delivery in deliveries[:4900]:
         delivery.withdraw()
-    assert len(floor.queue._runs) <= 200
+    assert sum(len(segment.runs) for segment in floor.queue.segments) <= 200 + SWEEP_MIN
     floor.check()
 
 
@@ -241,11 +300,11 @@ def test_standing_operator_error_is_the_reason() -> None:
 
 
 async def test_wait_returns_when_the_last_record_is_settled_and_is_a_checkpoint(autojump_clock) -> None:
-    delivery, run = sealed(2)
+    delivery, segment = sealed(2)
 
     async def settle() -> None:
         await trio.sleep(1)
-        delivery.resolved(run, ack())
+        segment.end(ack())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(settle)
@@ -258,31 +317,31 @@ async def test_wait_returns_when_the_last_record_is_settled_and_is_a_checkpoint(
 
 async def test_second_concurrent_waiter_is_refused(autojump_clock) -> None:
     tally = Tally()
-    delivery, run = sealed(tally=tally)
+    delivery, segment = sealed(tally=tally)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(delivery.wait)
         await wait_all_tasks_blocked()
         assert tally.waiters == 1
         with pytest.raises(trio.BusyResourceError):
             await delivery.wait()
-        delivery.resolved(run, ack())
+        segment.end(ack())
     assert tally.waiters == 0
 
 
 async def test_wait_can_be_called_again_after_a_cancellation(autojump_clock) -> None:
-    delivery, run = sealed()
+    delivery, segment = sealed()
     with trio.move_on_after(1):
         await delivery.wait()
     assert delivery.outcomes == [None]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(delivery.wait)
         await wait_all_tasks_blocked()
-        delivery.resolved(run, ack())
+        segment.end(ack())
 
 
 @pytest.mark.parametrize("order", ["acknowledged first", "cancelled first"])
 async def test_acknowledgement_in_the_tick_of_the_deadline_counts(autojump_clock, order: str) -> None:
-    delivery, run = sealed()
+    delivery, segment = sealed()
     scope = trio.CancelScope()
 
     async def wait() -> None:
@@ -293,11 +352,11 @@ async def test_acknowledgement_in_the_tick_of_the_deadline_counts(autojump_clock
         nursery.start_soon(wait)
         await wait_all_tasks_blocked()
         if order == "acknowledged first":
-            delivery.resolved(run, ack())
+            segment.end(ack())
             scope.cancel(reason="a deadline")
         else:
             scope.cancel(reason="a deadline")
-            delivery.resolved(run, ack())
+            segment.end(ack())
     delivery.withdraw()
     assert isinstance(delivery.outcomes[0], Delivered)
 
@@ -317,23 +376,22 @@ def test_withdrawing_twice_changes_nothing() -> None:
 
 
 def test_late_resolutions_are_reported_once_each_and_outcomes_stay() -> None:
-    delivery, run = sealed(3)
+    delivery, segment = sealed(3)
     delivery.withdraw([1])
     reports: list[tuple[int, object]] = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
     delivery.withdraw([2])
     assert delivery.outcomes == [None, Unknown("withdrawn"), Unknown("withdrawn")]
-    delivery.resolved(run, ack())
-    delivery.report(run)
+    segment.end(ack())
     assert delivery.outcomes[1:] == [Unknown("withdrawn")] * 2
     assert isinstance(delivery.outcomes[0], Delivered)
     assert [(index, outcome.offset) for index, outcome in reports] == [(1, 51), (2, 52)]
 
 
 def test_on_resolved_reports_inside_the_call_what_is_resolved_already() -> None:
-    delivery, run = sealed(2)
+    delivery, segment = sealed(2)
     delivery.withdraw()
-    delivery.resolved(run, NotSent("rejected"))
+    segment.end(NotSent("rejected"))
     reports = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
     assert reports == [(0, NotSent("rejected")), (1, NotSent("rejected"))]
@@ -342,53 +400,51 @@ def test_on_resolved_reports_inside_the_call_what_is_resolved_already() -> None:
 
 
 def test_final_unknown_comes_through_on_resolved_too() -> None:
-    delivery, run = sealed()
+    delivery, segment = sealed()
     reports = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
-    delivery.resolved(run, Unknown("abandoned"))
-    delivery.report(run)
+    segment.end(Unknown("abandoned"))
     assert delivery.outcomes == [Unknown("abandoned")]
     assert reports == [(0, Unknown("abandoned"))]
 
 
 def test_nothing_is_reported_for_what_was_told_at_once() -> None:
-    delivery, run = sealed()
+    delivery, segment = sealed()
     reports = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
-    delivery.resolved(run, ack())
+    segment.end(ack())
     delivery.withdraw()
     assert reports == []
 
 
 def test_record_named_by_the_broker_ends_alone() -> None:
-    delivery, run = sealed(3)
-    delivery.fail_one(run, 1, NotSent("INVALID_RECORD"))
-    run.indices = [0, 2]
-    delivery.resolved(run, ack())
+    delivery, segment = sealed(3)
+    segment.runs[0].fail_one(1, NotSent("INVALID_RECORD"))
+    segment.runs[0].keep([0, 2])
+    segment.end(ack())
     assert delivery.outcomes[1] == NotSent("INVALID_RECORD")
     assert [delivery.outcomes[index].offset for index in (0, 2)] == [50, 51]
 
 
 def test_record_named_by_the_broker_after_its_caller_left_is_resolved() -> None:
-    delivery, run = sealed(2)
+    delivery, segment = sealed(2)
     reports = []
     delivery.on_resolved(lambda index, outcome: reports.append((index, outcome)))
     delivery.withdraw()
-    delivery.fail_one(run, 0, NotSent("INVALID_RECORD"))
-    run.indices = [1]
-    delivery.resolved(run, ack())
-    delivery.report(run)
+    segment.runs[0].fail_one(0, NotSent("INVALID_RECORD"))
+    segment.runs[0].keep([1])
+    segment.end(ack())
     assert delivery.outcomes == [Unknown("withdrawn")] * 2
     assert reports[0] == (0, NotSent("INVALID_RECORD"))
     assert reports[1][1].offset == 50
 
 
 def test_log_append_time_replaces_the_records_own() -> None:
-    delivery, run = sealed()
-    delivery.resolved(run, Acknowledgement(TP, 7, 99, 1))
+    delivery, segment = sealed()
+    segment.end(Acknowledgement(TP, 7, 99, 1))
     assert delivery.outcomes == [Delivered(TP, 7, 99, 1)]
-    delivery, run = sealed()
-    delivery.resolved(run, Acknowledgement(TP, -1, -1, 1))
+    delivery, segment = sealed()
+    segment.end(Acknowledgement(TP, -1, -1, 1))
     assert delivery.outcomes == [Delivered(TP, -1, 1000, 1)]
 
 

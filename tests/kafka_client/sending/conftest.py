@@ -6,8 +6,9 @@ import pytest
 
 from kafka_client import ProducerConfig
 from kafka_client.buffer.budget import ByteBudget
+from kafka_client.buffer.bulk import Bulk
 from kafka_client.buffer.delivery import Delivery, Tally
-from kafka_client.buffer.run import RECORD_COST_BYTES, Run
+from kafka_client.buffer.run import RECORD_COST_BYTES, Part
 from kafka_client.sending.batch import InFlightAccount, SealedBatch
 from kafka_client.sending.hold import Hold
 from kafka_client.sending.identity import ProducerIdentity, ProducerState
@@ -103,7 +104,7 @@ class Lab:
         settings = ProducerConfig(bootstrap_servers="x:1", **config)  # type: ignore[arg-type]
         self.office = Notes(settings)
         self.topic = Topic(settings.operator_retry_s)
-        self.budget = ByteBudget(10**9, 10**9, lambda topic, run: None, lambda: None)
+        self.budget = ByteBudget(10**9, 10**9, lambda parcel: None, lambda: None)
         self.bell = Bell()
         self.outbox = Outbox(1, settings, self.bell)
         self.partition = self.add_partition(0)
@@ -120,12 +121,17 @@ class Lab:
         return partition
 
     def queue(self, *tails: bytes, partition: PartitionState | None = None) -> Delivery:
-        delivery = Delivery(len(tails), self.now + self.office.config.delivery_timeout_s, self.tally)
-        size = sum(map(len, tails))
-        run = Run(delivery, range(len(tails)), tails, size, 1000, None, len(tails))
-        assert self.budget.try_take(size + RECORD_COST_BYTES * len(tails))
-        delivery.add(run)
-        (partition or self.partition).enqueue(run, self.now)
+        delivery: Delivery
+        into = partition or self.partition
+        size, count = sum(map(len, tails)), len(tails)
+        deadline = self.now + self.office.config.delivery_timeout_s
+        assert self.budget.try_take(size + RECORD_COST_BYTES * count)
+        if count == 1:
+            delivery = into.enqueue_one(tails[0], 1000, deadline, self.tally, self.now, explicit=False)
+        else:
+            delivery = Bulk(deadline, self.tally, None, None, count, count, [])
+            delivery.parts = [Part(delivery, range(count), 1000, count)]
+            into.enqueue(delivery.parts[0], tails, size, self.now)
         return delivery
 
     def request(self) -> Request | None:

@@ -163,7 +163,7 @@ def test_invalid_timestamp_is_restamped_once_then_the_named_record_is_final(lab)
     lab = lab()
     delivery, request = lab.send(b"a", b"b", b"c")
     lab.answer(request, 32, named=(1,))
-    assert lab.window.batches[0].timestamps == [1000, 555, 1000]
+    assert lab.window.batches[0].segment.timestamps == [1000, 555, 1000]
     lab.answer(lab.retry(), 32, named=(1,))
     assert isinstance(delivery.outcomes[1], NotSent)
     assert delivery.unsettled == 2

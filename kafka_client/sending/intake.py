@@ -1,0 +1,178 @@
+"""The intake: `Record` values become deliveries in queues.
+
+Owns: checking, encoding and routing records, asking the budget. Refuses to know: what happens to them afterwards.
+
+Theory. Everything that depends on a record alone is done here, once: its encoded tail, its route, its timestamp. A
+record alone takes a path without lists; it is the usual case where every event is answered by itself, and its cost is
+what a pipelining producer is made of. In bulk there is one parcel for each topic, dealt out by route.
+
+Invariant: what cannot be encoded is refused before anything of the delivery is queued.
+
+Non-obvious: the clock that deadlines count on is read for each delivery, the wall clock only when a millisecond has
+passed on the other: reading both for each record took a tenth of all the time.
+"""
+
+import time
+from collections.abc import Sequence
+
+import trio
+
+from kafka_client.buffer.bulk import Bulk
+from kafka_client.buffer.check import check_timestamp, check_topic, timestamps_of
+from kafka_client.buffer.delivery import FOREVER_S, Delivery, Single
+from kafka_client.buffer.partitioner import NO_ROUTE, route_of
+from kafka_client.buffer.run import RECORD_COST_BYTES, Part
+from kafka_client.buffer.segment import Parcel
+from kafka_client.outcome import Record
+from kafka_client.wire.record_batch import BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_MAX_BYTES, encode_record_tail
+
+from .dispatch import Dispatch
+
+__all__ = ["Intake"]
+
+_TOO_LARGE = "too_large: larger than record_max_bytes"
+_NS_PER_MS = 1_000_000
+
+
+class Intake:
+    """Of one producer."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        config = dispatch.config
+        self.closed = False
+        """Nothing is taken any more."""
+        self._dispatch = dispatch
+        self._budget = dispatch.budget
+        self._tally = dispatch.tally
+        self._topics = dispatch.topics
+        self._timeout_s = min(config.delivery_timeout_s, FOREVER_S)
+        self._record_max = config.record_max_bytes - RECORD_OVERHEAD_MAX_BYTES - BATCH_OVERHEAD_BYTES
+        self._clock = trio.lowlevel.current_clock().current_time
+        self._stamp = 0
+        self._stamped_until = -1.0
+
+    def one(self, record: Record) -> Delivery:
+        """Queue one record.
+
+        Raises:
+            TypeError, ValueError: it cannot be encoded.
+        """
+        now = self._clock()
+        tail = encode_record_tail(record.key, record.value, record.headers)
+        route = NO_ROUTE if record.key is None and record.partition is None else route_of(record)
+        stamp = record.timestamp_ms
+        if stamp is None:
+            stamp = self._stamp if now < self._stamped_until else self._read_stamp(now)
+        else:
+            check_timestamp(stamp)
+        name = record.topic
+        topic = self._topics.get(name)
+        if topic is None:
+            check_topic(name)
+        size = len(tail)
+        if self.closed or size > self._record_max:
+            return self._refused(1, now, "closed" if self.closed else _TOO_LARGE)
+        cost = size + RECORD_COST_BYTES
+        deadline = now + self._timeout_s
+        admitted = self._budget.try_take(cost)
+        if admitted and topic is not None and topic.partitions:
+            return topic.enqueue_one(tail, route, stamp, deadline, self._tally, now)
+        single = Single(deadline, self._tally, None, None, None, 0, stamp)
+        parcel = Parcel(name, single, (tail,), size, (route,))
+        if admitted:
+            self._dispatch.topic(name).deal(parcel, now)
+        else:
+            self._dispatch.stand_in_line(single, (parcel,), cost)
+        return single
+
+    def many(self, records: Sequence[Record]) -> Delivery:
+        """Queue records together.
+
+        Raises:
+            TypeError, ValueError: one that cannot be encoded; nothing was queued then.
+        """
+        now = self._clock()
+        count = len(records)
+        tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+        routes = [
+            NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
+        ]
+        stamps = timestamps_of(records, self._read_stamp(now))
+        topics = {record.topic for record in records}
+        for name in topics:
+            check_topic(name)
+        if self.closed:
+            return self._refused(count, now, "closed")
+        delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
+        sizes = list(map(len, tails))
+        if len(topics) == 1 and max(sizes) <= self._record_max:
+            part = Part(delivery, range(count), stamps, count)
+            parcels = [Parcel(next(iter(topics)), part, tails, sum(sizes), routes)]
+        else:
+            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps)
+        delivery.parts = [parcel.run for parcel in parcels if isinstance(parcel.run, Part)]
+        cost = sum([parcel.cost for parcel in parcels])
+        if cost == 0:
+            return delivery
+        if not self._budget.try_take(cost):
+            self._dispatch.stand_in_line(delivery, parcels, cost)
+            return delivery
+        for parcel in parcels:
+            (self._topics.get(parcel.topic) or self._dispatch.topic(parcel.topic)).deal(parcel, now)
+        return delivery
+
+    def none(self) -> Delivery:
+        """A delivery of no records."""
+        return Bulk(self._clock() + self._timeout_s, self._tally, None, None, 0, 0, [])
+
+    def _sorted(
+        self,
+        delivery: Bulk,
+        records: Sequence[Record],
+        tails: Sequence[bytes],
+        sizes: Sequence[int],
+        routes: Sequence[int],
+        stamps: int | list[int],
+    ) -> list[Parcel]:
+        """One parcel a topic, without the records that are too large."""
+        positions: dict[str, list[int]] = {}
+        too_large = []
+        for index, record in enumerate(records):
+            if sizes[index] <= self._record_max:
+                positions.setdefault(record.topic, []).append(index)
+            else:
+                too_large.append(index)
+        if too_large:
+            self._budget.not_sent_total += len(too_large)
+            delivery.refuse_some(too_large, self._budget.not_sent(_TOO_LARGE))
+        parcels = []
+        for topic, indices in positions.items():
+            its_stamps = stamps if isinstance(stamps, int) else [stamps[index] for index in indices]
+            parcels.append(
+                Parcel(
+                    topic,
+                    Part(delivery, indices, its_stamps, len(indices)),
+                    [tails[index] for index in indices],
+                    sum([sizes[index] for index in indices]),
+                    [routes[index] for index in indices],
+                )
+            )
+        return parcels
+
+    def _refused(self, count: int, now: float, reason: str) -> Delivery:
+        deadline = now + self._timeout_s
+        delivery: Delivery
+        if count == 1:
+            delivery = Single(deadline, self._tally, None, None, None, 0, 0, outcome=self._budget.not_sent(reason))
+            self._budget.not_sent_total += 1
+        else:
+            delivery = Bulk(deadline, self._tally, None, None, count, count, [])
+            self._dispatch.refuse(delivery, reason)
+        return delivery
+
+    def _read_stamp(self, now: float) -> int:
+        """The wall clock in milliseconds; valid until the next millisecond begins."""
+        stamp, ns = divmod(time.time_ns(), _NS_PER_MS)
+        self._stamp = stamp
+        self._stamped_until = now + (_NS_PER_MS - ns) / 1e9
+        return stamp

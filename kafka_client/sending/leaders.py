@@ -118,7 +118,8 @@ class Leaders:
         topic.metadata_misses = topic.metadata_misses + 1 if code == UNKNOWN_TOPIC else 0
         if code in TOPIC_ERRORS_TO_MEND or topic.metadata_misses >= UNKNOWN_TOPIC_LIMIT:
             topic.metadata_error = True
-            self._standing.topic_error(topic, error_row(code), "", now)
+            if topic.hold.error is None or topic.hold.error.code != code:  # or each answer would put the next try off
+                self._standing.topic_error(topic, error_row(code), "", now)
         elif code == 0 and topic.metadata_error:
             topic.metadata_error = False
             self._standing.clear(topic.hold)
@@ -147,7 +148,11 @@ class Leaders:
 
 
 def _lacks(topic: TopicState) -> bool:
-    """Whether records of the topic wait for something that metadata has to tell."""
+    """Whether records of the topic wait for something that metadata has to tell.
+
+    Also while metadata calls it missing or forbidden: nothing is sent then, so no answer to Produce asks for metadata.
+    """
     return topic.undealt.count > 0 or any(
-        partition.leader is None and not partition.idle for partition in topic.all_partitions()
+        (partition.leader is None or topic.metadata_error) and not partition.idle
+        for partition in topic.all_partitions()
     )

@@ -310,3 +310,20 @@ async def test_delivered_tells_the_latest_timestamp_of_the_batch_after_a_lost_an
         )
         assert [outcome.timestamp_ms for outcome in outcomes] == [1000, 3000, 2000]
         assert outcomes[0].attempts == 2
+
+
+async def test_topic_that_metadata_called_missing_is_not_asked_about_again_for_30_s(scenario, autojump_clock) -> None:
+    """Its leaders were known and nothing was sent to them meanwhile, so nobody wanted metadata."""
+    async with scenario(metadata_max_age_s=1000.0) as s:
+        await s.outcome(b"old")
+        s.deliveries.clear()
+        s.cluster.delete_topic("events")
+        waiting = s.deliver(b"new")
+        await trio.sleep(15)
+        assert [error.code for error in s.producer.statistics().operator_errors] == [3]
+        s.cluster.create_topic("events", 1)
+        started = trio.current_time()
+        with waiting:
+            await waiting.wait()
+        assert isinstance(waiting.outcomes[0], Delivered)
+        assert trio.current_time() - started < 3

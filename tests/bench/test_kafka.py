@@ -1,7 +1,10 @@
 """The parts of the Kafka benchmark that need neither a broker nor another client."""
 
+import sys
+
 import pytest
 
+from tests.bench.kafka.__main__ import main
 from tests.bench.kafka.meter import Meter
 from tests.bench.kafka.rates import GROUPS, K1, contenders_of
 from tests.bench.kafka.spec import RECORD_BYTES, numbered_payload, payloads
@@ -50,3 +53,19 @@ def test_contenders_of_a_group_have_names_of_their_own() -> None:
 def test_contenders_of_an_unknown_row_are_none() -> None:
     assert contenders_of("K1") == list(K1)
     assert contenders_of("K9") == []
+
+
+def test_command_refuses_an_unknown_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--rows", "K1,K9"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "'K9' is not one of K1, K2" in capsys.readouterr().err
+
+
+def test_help_says_how_the_figures_are_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert "How the figures are made:" in capsys.readouterr().out

@@ -34,6 +34,8 @@ from pathlib import Path
 import msgspec
 import trio
 
+from collector.devtools.children import bare_error
+from collector.devtools.kafka_install import KafkaUnavailable
 from tests.bench.kafka import rates, singles
 from tests.bench.kafka.broker import open_broker
 from tests.bench.kafka.running import Bench, RunFailed, run_child
@@ -65,9 +67,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        report = trio.run(run, arguments)
-    except* RunFailed as failures:
-        raise SystemExit("\n".join(str(each) for each in failures.exceptions)) from None
+        with bare_error():
+            report = trio.run(run, arguments)
+    except (RunFailed, KafkaUnavailable) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     if report is None:
         return
     text = as_markdown(report)

@@ -17,7 +17,7 @@ SIZES = (10_000, 50_000, 100_000, 200_000)
 TASK_SIZES = (10_000, 100_000, 200_000)
 PEER_SIZES = (5_000, 10_000, 20_000)
 QUEUED = 100_000
-#: What still counts as linear: the cost of one at 200 k over that at 10 k. Caches alone give 1.2 to 1.4.
+#: What still counts as linear: the cost of one at 200 k over that at 10 k. A quadratic one would give 20.
 LINEAR = 2.0
 
 #: Who takes part in K8.

@@ -7,12 +7,15 @@ Invariant: an unknown name or a bad value is refused when it is set (INVALID_CON
 Source: https://kafka.apache.org/documentation/#topicconfigs, defaults of Kafka 4.1.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from kafka_client.testing.batches import Rules
 
-__all__ = ["DEFAULTS", "BadConfig", "TopicConfigs"]
+__all__ = ["DEFAULTS", "LEGAL_NAME", "BadConfig", "TopicConfigs"]
 
+#: What a topic may be called (Topic.validate).
+LEGAL_NAME = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 INT64_MAX = 2**63 - 1
 INT32_MAX = 2**31 - 1
 

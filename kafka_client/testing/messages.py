@@ -66,8 +66,9 @@ class Api(enum.IntEnum):
 
 #: What Apache Kafka 4.1 offers of them. Source: clients/src/main/resources/common/message/*Request.json.
 VERSIONS_OF_KAFKA_4_1: Mapping[Api, tuple[int, int]] = {
-    Api.PRODUCE: (3, 13),
-    Api.FETCH: (4, 17),
+    # Versions 0 to 2 are announced for the sake of old librdkafka and refused all the same (KIP-896).
+    Api.PRODUCE: (0, 13),
+    Api.FETCH: (4, 18),
     Api.LIST_OFFSETS: (1, 10),
     Api.METADATA: (0, 13),
     Api.FIND_COORDINATOR: (0, 6),

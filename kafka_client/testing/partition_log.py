@@ -179,16 +179,18 @@ class PartitionLog:
         self.batches.append(StoredBatch(base, self.end_offset - 1, newest_ms, raw, records))
         return base
 
-    def read(self, offset: int, max_bytes: int) -> bytes:
-        """Whole batches from the one that holds ``offset``; at least one if there is any."""
+    def read(self, offset: int, max_bytes: int, *, whole: bool = True) -> bytes:
+        """From the batch that holds ``offset`` on, cut off at the limit; with ``whole`` the first batch is not."""
+        wanted = [batch.raw for batch in self.batches if batch.last_offset >= offset]
+        limit = max(0, max_bytes)
+        if whole and wanted:
+            limit = max(limit, len(wanted[0]))
         out = bytearray()
-        for batch in self.batches:
-            if batch.last_offset < offset:
-                continue
-            if out and len(out) + len(batch.raw) > max_bytes:
+        for raw in wanted:
+            if len(out) >= limit:
                 break
-            out += batch.raw
-        return bytes(out)
+            out += raw
+        return bytes(out[:limit])
 
     def offset_at(self, timestamp_ms: int) -> tuple[int, int]:
         """(timestamp, offset) of the first record not older than ``timestamp_ms``; (-1, -1) when there is none."""

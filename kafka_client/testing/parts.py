@@ -18,6 +18,9 @@ __all__ = ["PORT", "FakeBroker", "FakePartition", "FakeTopic"]
 
 #: Where every fake broker listens in memory.
 PORT = 9092
+NOT_LEADER_OR_FOLLOWER = 6
+FENCED_LEADER_EPOCH = 74
+UNKNOWN_LEADER_EPOCH = 75
 
 
 class FakePartition:
@@ -47,6 +50,12 @@ class FakePartition:
     def advertise_truth(self) -> None:
         """Let Metadata tell what is."""
         self._stale = None
+
+    def refusal(self, broker: int, epoch: int) -> int:
+        """Why this broker does not serve who knows this leader epoch (-1: none); 0 if it does."""
+        if epoch not in (-1, self.leader_epoch):
+            return FENCED_LEADER_EPOCH if epoch < self.leader_epoch else UNKNOWN_LEADER_EPOCH
+        return 0 if self.leader == broker else NOT_LEADER_OR_FOLLOWER
 
     def lead(self, leader: int | None) -> None:
         """Elect; every election counts the epoch up."""

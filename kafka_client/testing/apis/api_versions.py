@@ -48,7 +48,9 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
     def serve(plan: Plan) -> Mapping[str, Value]:
         return {
             "error_code": plan.code if plan.code is not None else 0 if valid else INVALID_REQUEST,
-            "api_keys": [
+            "api_keys": []
+            if not valid
+            else [
                 {"api_key": int(api), "min_version": low, "max_version": high}
                 for api, (low, high) in sorted(connection.cluster.versions.items())
             ],

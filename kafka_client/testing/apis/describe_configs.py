@@ -1,9 +1,10 @@
-"""DescribeConfigs (32), versions 1 to 4: of topics (resource type 2), and a little of brokers (4)."""
+"""DescribeConfigs (32), versions 1 to 4: of topics (resource type 2), and a little of the broker asked (4)."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from kafka_client.testing.apis.call import Call
+from kafka_client.testing.configs import DEFAULTS, LEGAL_NAME
 from kafka_client.testing.messages import Api, Header, Value, decode_request
 from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from kafka_client.testing.connection import Connection
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
+INVALID_TOPIC = 17
 INVALID_REQUEST = 42
 TOPIC, BROKER = 2, 4
 TOPIC_CONFIG, DEFAULT_CONFIG = 1, 5
@@ -40,25 +42,25 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
 def _describe(connection: "Connection", resource: _Resource, plan: Plan) -> Mapping[str, Value]:
     cluster = connection.cluster
     own: Mapping[str, str] = {}
-    defaults = {
-        "min.insync.replicas": "1",
-        "message.max.bytes" if resource.resource_type == BROKER else "max.message.bytes": str(
-            cluster.message_max_bytes
-        ),
-        "cleanup.policy": "delete",
-        "compression.type": "producer",
-        "message.timestamp.type": "CreateTime",
-        "retention.ms": "604800000",
-    }
-    code, message = plan.code or 0, None
+    defaults = {**DEFAULTS, "max.message.bytes": str(cluster.message_max_bytes)}
+    code, message = plan.code or 0, ""
     if resource.resource_type == TOPIC:
         topic = cluster.topics.get(resource.resource_name)
-        if topic is None:
+        if not LEGAL_NAME.fullmatch(resource.resource_name):
+            code, message = code or INVALID_TOPIC, "no legal name"
+        elif topic is None:
             code, message = code or UNKNOWN_TOPIC_OR_PARTITION, "no such topic"
         else:
             own = topic.configs
-    elif resource.resource_type != BROKER:
-        code, message = code or INVALID_REQUEST, f"resource type {resource.resource_type} is not described here"
+    elif resource.resource_type == BROKER and resource.resource_name == str(connection.broker.number):
+        defaults = {
+            "auto.create.topics.enable": "true" if cluster.auto_create_topics else "false",
+            "message.max.bytes": str(cluster.message_max_bytes),
+            "min.insync.replicas": DEFAULTS["min.insync.replicas"],
+        }
+    else:
+        code = code or INVALID_REQUEST
+        message = f"resource type {resource.resource_type}, {resource.resource_name!r} is not described here"
     wanted = resource.configuration_keys
     values = {name: value for name, value in {**defaults, **own}.items() if wanted is None or name in wanted}
     return {

@@ -1,4 +1,6 @@
-"""Fetch (1), versions 4 to 17: whole batches from an offset on; waits up to ``max_wait`` for ``min_bytes``.
+"""Fetch (1), versions 4 to 18: batches from an offset on; waits up to ``max_wait`` for ``min_bytes``.
+
+As on Apache Kafka the last batch may be cut off at the limit; the first one never is.
 
 No fetch sessions (every answer says session 0, so a client sends full requests), no replicas, no transactions.
 """
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
-NOT_LEADER_OR_FOLLOWER = 6
-FENCED_LEADER_EPOCH = 74
-UNKNOWN_LEADER_EPOCH = 75
 UNKNOWN_TOPIC_ID = 100
 
 
@@ -60,7 +59,9 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
             topic = cluster.topic_by_id(wanted.topic_id) if by_id else cluster.topics.get(wanted.topic)
             parts: list[Value] = []
             for part in wanted.partitions:
-                code, records, end, start = _partition(connection, topic, part, room, UNKNOWN_TOPIC_ID if by_id else 3)
+                code, records, end, start = _partition(
+                    connection, topic, part, room, UNKNOWN_TOPIC_ID if by_id else 3, whole=size == 0
+                )
                 code = plan.code if plan.code is not None and request.version < 7 else code
                 failed |= code != 0
                 size += len(records)
@@ -72,7 +73,8 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
                         "high_watermark": end,
                         "last_stable_offset": end,
                         "log_start_offset": start,
-                        "aborted_transactions": None,
+                        # Kafka says "none" of a partition, and nothing of one that is not there.
+                        "aborted_transactions": [] if code in (UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID) else None,
                         "records": records,
                     }
                 )
@@ -97,7 +99,7 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
 
 
 def _partition(
-    connection: "Connection", topic: "FakeTopic | None", part: _Partition, room: int, unknown: int
+    connection: "Connection", topic: "FakeTopic | None", part: _Partition, room: int, unknown: int, *, whole: bool
 ) -> tuple[int, bytes, int, int]:
     """(code, records, end offset, start offset)."""
     if topic is None:
@@ -105,13 +107,10 @@ def _partition(
     if not 0 <= part.partition < len(topic.partitions):
         return UNKNOWN_TOPIC_OR_PARTITION, b"", -1, -1
     partition = topic.partitions[part.partition]
-    if partition.leader != connection.broker.number:
-        return NOT_LEADER_OR_FOLLOWER, b"", -1, -1
-    epoch = getattr(part, "current_leader_epoch", -1)
-    if epoch not in (-1, partition.leader_epoch):
-        return FENCED_LEADER_EPOCH if epoch < partition.leader_epoch else UNKNOWN_LEADER_EPOCH, b"", -1, -1
+    if code := partition.refusal(connection.broker.number, getattr(part, "current_leader_epoch", -1)):
+        return code, b"", -1, -1
     log = partition.log
     if not log.start_offset <= part.fetch_offset <= log.end_offset:
-        return OFFSET_OUT_OF_RANGE, b"", log.end_offset, log.start_offset
-    records = b"" if room <= 0 else log.read(part.fetch_offset, min(part.partition_max_bytes, room))
+        return OFFSET_OUT_OF_RANGE, b"", -1, -1
+    records = log.read(part.fetch_offset, min(part.partition_max_bytes, room), whole=whole)
     return 0, records, log.end_offset, log.start_offset

@@ -1,4 +1,4 @@
-"""InitProducerId (22), versions 0 to 5: always a fresh producer id with epoch 0.
+"""InitProducerId (22), versions 0 to 5: always a fresh producer id with epoch 0, whatever the old one was.
 
 Source: TransactionCoordinator.handleInitProducerId ("if the transactional id is null, then always blindly accept").
 """
@@ -14,11 +14,14 @@ from kafka_client.testing.seen import RequestSeen
 if TYPE_CHECKING:
     from kafka_client.testing.connection import Connection
 
+INVALID_REQUEST = 42
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53
 
 
 class _Request(Protocol):
     transactional_id: str | None
+    producer_id: int
+    producer_epoch: int
 
 
 def read(connection: "Connection", request: RequestSeen, frame: bytes, header: Header) -> Call:
@@ -27,6 +30,9 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
 
     def serve(plan: Plan) -> Mapping[str, Value]:
         code = plan.code or 0
+        old = getattr(body, "producer_id", -1), getattr(body, "producer_epoch", -1)
+        if not code and -1 in old and old != (-1, -1):
+            code = INVALID_REQUEST
         if not code and body.transactional_id is not None:
             code = TRANSACTIONAL_ID_AUTHORIZATION_FAILED  # the fake has no transactions
         producer_id = -1 if code else connection.cluster.new_producer_id()

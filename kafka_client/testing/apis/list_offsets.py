@@ -1,4 +1,6 @@
-"""ListOffsets (2), versions 1 to 10: earliest (-2), latest (-1), newest (-3), or the first not older."""
+"""ListOffsets (2), versions 1 to 10: earliest (-2, -4), latest (-1), newest (-3), tiered (-5, none), or the
+first record not older.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
@@ -10,13 +12,16 @@ from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:
     from kafka_client.testing.connection import Connection
+    from kafka_client.testing.partition_log import PartitionLog
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
-NOT_LEADER_OR_FOLLOWER = 6
+UNSUPPORTED_VERSION = 35
+LATEST_TIERED = -5
 
 
 class _Partition(Protocol):
     partition_index: int
+    current_leader_epoch: int
     timestamp: int
 
 
@@ -51,26 +56,36 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
 def _partition(connection: "Connection", name: str, part: _Partition, plan: Plan) -> Mapping[str, Value]:
     topic = connection.cluster.topics.get(name)
     code, timestamp, offset, epoch = 0, -1, -1, -1
-    if topic is None or not 0 <= part.partition_index < len(topic.partitions):
+    if plan.code is not None:
+        code = plan.code
+    elif topic is None or not 0 <= part.partition_index < len(topic.partitions):
         code = UNKNOWN_TOPIC_OR_PARTITION
-    elif topic.partitions[part.partition_index].leader != connection.broker.number:
-        code = NOT_LEADER_OR_FOLLOWER
-    elif plan.code is None:
-        log = topic.partitions[part.partition_index].log
-        epoch = topic.partitions[part.partition_index].leader_epoch
-        match part.timestamp:
-            case -2:
-                offset = log.start_offset
-            case -1:
-                offset = log.end_offset
-            case -3:
-                timestamp, offset = log.newest()
-            case wanted:
-                timestamp, offset = log.offset_at(wanted)
+    else:
+        partition = topic.partitions[part.partition_index]
+        code = partition.refusal(connection.broker.number, getattr(part, "current_leader_epoch", -1))
+        if not code and part.timestamp < LATEST_TIERED:
+            code = UNSUPPORTED_VERSION
+        if not code:
+            timestamp, offset = _find(partition.log, part.timestamp)
+            epoch = -1 if offset == -1 else partition.leader_epoch
     return {
         "partition_index": part.partition_index,
-        "error_code": plan.code if plan.code is not None else code,
+        "error_code": code,
         "timestamp": timestamp,
         "offset": offset,
         "leader_epoch": epoch,
     }
+
+
+def _find(log: "PartitionLog", wanted: int) -> tuple[int, int]:
+    match wanted:
+        case -2 | -4:
+            return -1, log.start_offset
+        case -1:
+            return -1, log.end_offset
+        case -3:
+            return log.newest()
+        case -5:
+            return -1, -1  # nothing is tiered
+        case _:
+            return log.offset_at(wanted)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from uuid import UUID
 
 from kafka_client.testing.apis.call import Call
+from kafka_client.testing.configs import LEGAL_NAME
 from kafka_client.testing.messages import Api, Header, Value, decode_request
 from kafka_client.testing.plan import Plan
 from kafka_client.testing.seen import RequestSeen
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 LEADER_NOT_AVAILABLE = 5
+INVALID_TOPIC = 17
+INVALID_REQUEST = 42
 UNKNOWN_TOPIC_ID = 100
+#: Versions 10 and 11 have the field, and refuse it.
+FIRST_VERSION_WITH_IDS = 12
 NOT_ASKED_FOR = -(2**31)
 
 
@@ -37,23 +42,7 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
     def topics(plan: Plan) -> list[Value]:
         if body.topics is None or (request.version == 0 and not body.topics):
             return [_known(request, topic, plan) for topic in cluster.topics.values() if not topic.hidden]
-        found: list[Value] = []
-        for wanted in body.topics:
-            topic_id = getattr(wanted, "topic_id", None)
-            if wanted.name is None:
-                by_id = cluster.topic_by_id(topic_id)
-                found.append(
-                    _absent(None, topic_id, UNKNOWN_TOPIC_ID) if by_id is None else _known(request, by_id, plan)
-                )
-                continue
-            topic = cluster.topics.get(wanted.name)
-            if topic is None and cluster.auto_create_topics and getattr(body, "allow_auto_topic_creation", True):
-                topic = cluster.create_topic(wanted.name, cluster.auto_create_topics)
-            if topic is None or topic.hidden:
-                found.append(_absent(wanted.name, None, UNKNOWN_TOPIC_OR_PARTITION))
-            else:
-                found.append(_known(request, topic, plan))
-        return found
+        return [_wanted(connection, request, body, wanted, plan) for wanted in _once(body.topics)]
 
     def serve(plan: Plan) -> Mapping[str, Value]:
         running = [] if plan.no_brokers else [broker for broker in cluster.brokers.values() if broker.running]
@@ -72,6 +61,34 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
         }
 
     return Call(serve)
+
+
+def _once(topics: "Sequence[_Topic]") -> "list[_Topic]":
+    """A topic that was asked for twice is answered once."""
+    return list({(wanted.name, getattr(wanted, "topic_id", None)): wanted for wanted in topics}.values())
+
+
+def _wanted(
+    connection: "Connection", request: RequestSeen, body: _Request, wanted: _Topic, plan: Plan
+) -> Mapping[str, Value]:
+    cluster = connection.cluster
+    topic_id = getattr(wanted, "topic_id", None)
+    if wanted.name is None:
+        if request.version < FIRST_VERSION_WITH_IDS:
+            return _absent("", topic_id, INVALID_REQUEST)
+        by_id = cluster.topic_by_id(topic_id)
+        return _absent(None, topic_id, UNKNOWN_TOPIC_ID) if by_id is None else _known(request, by_id, plan)
+    topic = cluster.topics.get(wanted.name)
+    if topic is not None and not topic.hidden:
+        return _known(request, topic, plan)
+    if topic is not None:
+        request.faults.append(f"hidden({topic.name})")
+    elif not LEGAL_NAME.fullmatch(wanted.name):
+        return _absent(wanted.name, None, INVALID_TOPIC)
+    elif cluster.auto_create_topics and getattr(body, "allow_auto_topic_creation", True):
+        # The answer does not wait for the controller: the next one will know the topic.
+        cluster.create_topic(wanted.name, cluster.auto_create_topics)
+    return _absent(wanted.name, None, UNKNOWN_TOPIC_OR_PARTITION)
 
 
 def _absent(name: str | None, topic_id: UUID | None, code: int) -> Mapping[str, Value]:

@@ -1,6 +1,7 @@
 """The strict fake cannot lie: every scenario is played against it and against Apache Kafka, and told the same.
 
-Where the two differ Kafka is right, and the fake is mended; a difference on purpose stands in the table with its reason.
+Where the two differ Kafka is right, and the fake is mended; a difference on purpose stands in the table, with its
+reason.
 """
 
 import pytest

@@ -97,7 +97,7 @@ async def frames_that_are_no_requests(t: Target) -> Any:
     return [await closes(await t.connect(), frame) for frame in frames]
 
 
-@scenario
+@differs_on_purpose("Kafka skips what a request carries beyond its members; for the fake that is a bug to be made loud")
 async def frame_with_bytes_left_over(t: Target) -> Any:
     client = await t.connect()
     request = client.encode(Api.INIT_PRODUCER_ID, 0, transactional_id=None, transaction_timeout=0)[4:]
@@ -173,13 +173,7 @@ async def metadata_by_id(t: Target) -> Any:
         for topic_id in (topic.id, uuid.UUID(int=77)):
             request = {**asking_for(), "topics": [{"name": None, "topic_id": topic_id}]}
             answer: Any = await client.call(Api.METADATA, version, **request)
-            found.append(
-                CLOSED
-                if answer is None
-                else [(each["name"] == topic.name, each["error_code"]) for each in answer["topics"]]
-            )
-            if answer is None:
-                client = await t.connect()
+            found.append([(each["name"] == topic.name, each["error_code"]) for each in answer["topics"]])
     return found
 
 
@@ -345,10 +339,3 @@ async def describe_configs(t: Target) -> Any:
             shown = {each["name"]: (each["value"], each["config_source"]) for each in row["configs"]}
             found.append((row["error_code"], row["error_message"] is not None, shown if kind == 2 else len(shown)))
     return found
-
-
-@differs_on_purpose("the fake has neither groups nor transactions: FindCoordinator finds nobody")
-async def find_coordinator(t: Target) -> Any:
-    client = await t.connect()
-    answer: Any = await client.call(Api.FIND_COORDINATOR, 3, key="g", key_type=0)
-    return answer["node_id"]

@@ -206,11 +206,14 @@ class TokenFile:
 
 
 async def _read_bounded(answer: "httpx.Response") -> bytes:
+    # To the end, since a generator that is left in the middle is closed at any later time, in no task; what is too much
+    # is thrown away, and `REQUEST_S` bounds it.
     body = bytearray()
     async for chunk in answer.aiter_bytes():
-        body += chunk
-        if len(body) > ANSWER_MAX_BYTES:
-            raise SecurityError(f"the token endpoint answered with more than {ANSWER_MAX_BYTES} bytes")
+        if len(body) <= ANSWER_MAX_BYTES:
+            body += chunk
+    if len(body) > ANSWER_MAX_BYTES:
+        raise SecurityError(f"the token endpoint answered with more than {ANSWER_MAX_BYTES} bytes")
     return bytes(body)
 
 

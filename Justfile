@@ -37,6 +37,10 @@ bench WHAT *ARGS:
     @python -c 'import aiokafka, uvloop' 2>/dev/null || uv sync --inexact --group bench
     @python -m tests.bench.{{ WHAT }} {{ ARGS }}
 
+# Random programs against the producer until 50 000 steps held every invariant; ARGS: --steps N, --seed N.
+soak *ARGS:
+    python -m tests.kafka_client.model.soak {{ ARGS }}
+
 # Remove what running and testing left: data of `collector dev`, caches, builds. The environment stays.
 clean:
     rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

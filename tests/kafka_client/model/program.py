@@ -1,0 +1,399 @@
+"""Programs: what the model-based test does to a producer and its cluster, as values that print and replay.
+
+Owns: the vocabulary of steps and its generators. Refuses to know: how a step is carried out (`play`) and what must hold
+(`books`).
+
+A program is generated whole, before anything runs, and played in one `trio.run` on virtual time. A state machine whose
+rules each step a Trio loop would need a guest run or a greenlet under Hypothesis' synchronous rules, and would not
+shrink better: steps name deliveries, topics and brokers by number modulo what there is, so that any subsequence of a
+program is a program, and shrinking is dropping steps and making numbers smaller.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+__all__ = [
+    "AFTER_APPEND",
+    "BEFORE_APPEND",
+    "Answer",
+    "Broker",
+    "Deliver",
+    "Disturb",
+    "Limit",
+    "Move",
+    "Program",
+    "Refuse",
+    "Rest",
+    "Setup",
+    "Step",
+    "Topic",
+    "Withdraw",
+    "math",
+    "programs",
+]
+
+
+class _Shown:
+    """Shows what differs from the defaults, as the call that makes it."""
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})".replace("=inf", "=math.inf")
+
+
+@dataclass(frozen=True, repr=False)
+class Step(_Shown):
+    """One step; ``then_s`` passes before the next."""
+
+    then_s: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Rest(Step):
+    """Nothing but time."""
+
+
+@dataclass(frozen=True, repr=False)
+class Deliver(Step):
+    """One call of ``delivery()`` and a task that waits. Record i takes the i-th of each tuple, from the start again."""
+
+    count: int = 1
+    topics: tuple[int, ...] = (0,)
+    routes: tuple[str | int, ...] = (0,)
+    """A partition, "k0"… a key, or "sticky"."""
+    sizes: tuple[int, ...] = (1,)
+    stamps: tuple[int | None, ...] = (None,)
+    """Milliseconds before the wall clock, or the producer's own."""
+    wait_s: float = math.inf
+    """The deadline of the caller's scope; at its end the block is left, which withdraws."""
+    again_s: float = 0.0
+    """After the deadline the block is not left at once: wait once more for so long."""
+    leave_on: str = ""
+    """Cancel the waiting when the first batch is "sealed", or just before ("answer") or after ("answered") the
+    producer reads an answer that has one of the records, in the same tick."""
+    withdraw: tuple[int, ...] = ()
+    """These records are taken back after ``withdraw_s``."""
+    withdraw_s: float = 0.0
+    resolve_s: float = -1.0
+    """When ``on_resolved`` is registered, counted from the block's end; negative: at the call."""
+    resend: str = ""
+    """"after": what was not delivered is sent again after the block; "inside": within ``on_resolved``."""
+    by: str = "delivery"
+    """Or "send", "send_many"."""
+
+
+@dataclass(frozen=True, repr=False)
+class Withdraw(Step):
+    """Take a delivery back from outside its block."""
+
+    delivery: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Answer(Step):
+    """Answer Produce with an error code, before or after the append."""
+
+    code: int = 5
+    append: bool = False
+    topic: int = 0
+    partition: int | None = None
+    times: int = 1
+    base_offset: int | None = None
+    hint: str = ""
+    """Name a leader (KIP-951): "true", "old"."""
+    named: tuple[int, ...] = ()
+    """Positions of records that the broker blames (KIP-467)."""
+    log_start: bool = False
+    """Tell the log's start beside the error, as a broker that forgot a producer does."""
+
+
+@dataclass(frozen=True, repr=False)
+class Disturb(Step):
+    """Something happens to the connection that carries an answer, or to the answer."""
+
+    how: str = "drop_answer"
+    amount: float = 0.0
+    times: int = 1
+    partition: int | None = None
+    for_s: float = 0.1
+    where: str = "network"
+
+
+@dataclass(frozen=True, repr=False)
+class Broker(Step):
+    """Something happens to a broker, for so long."""
+
+    how: str = "stop"
+    broker: int = 0
+    for_s: float = 0.1
+    amount: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Move(Step):
+    """Another leader, or none for a while; metadata may tell of it later."""
+
+    topic: int = 0
+    partition: int = 0
+    leader: int = 0
+    nobody_s: float = 0.0
+    stale_s: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Topic(Step):
+    """Something happens to a topic."""
+
+    how: str = "grow"
+    topic: int = 0
+    partitions: int = 1
+    for_s: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Refuse(Step):
+    """Metadata or InitProducerId is answered with an error, dropped, or without what it should hold."""
+
+    api: str = "METADATA"
+    how: str = "fail"
+    code: int = 5
+    times: int = 1
+
+
+@dataclass(frozen=True, repr=False)
+class Limit(Step):
+    """max.message.bytes is lowered for a while."""
+
+    size_bytes: int = 400
+    for_s: float = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Setup(_Shown):
+    """The cluster and the configuration. Sizes in bytes."""
+
+    seed: int = 0
+    brokers: int = 1
+    partitions: tuple[int, ...] = (1,)
+    """Of each topic."""
+    timeouts: tuple[float, float, float, float] = (10.0, 30.0, 120.0, math.inf)
+    """Of Produce at the broker, of a request, of a delivery, of a batch."""
+    linger_s: float = 0.002
+    batch: int = 20_000
+    record: int = 10_000
+    request: int = 100_000
+    queue: int = 10**6
+    waiting: int = 10**6
+    in_flight: int = 10**6
+    in_flight_per_partition: int = 10**6
+    pipelined: int = 5
+    compression: str = "none"
+    first_epoch: int = 0
+    first_sequence: int = 0
+    max_age_s: float = 60.0
+    versions: str = "4.1"
+    """Or "names": Produce up to 12, where topics have no ids."""
+
+
+@dataclass(frozen=True, repr=False)
+class Program(_Shown):
+    """All of it."""
+
+    setup: Setup = Setup()
+    steps: tuple[Step, ...] = ()
+    ending: str = "settle"
+    """"settle": everything is healed and has to come to rest; "close": as it is, with ``grace_s``; "cancel", "raise":
+    the block is left so."""
+    grace_s: float = 1.0
+
+    def __repr__(self) -> str:
+        steps = "".join(f"        {step!r},\n" for step in self.steps)
+        return (
+            f"Program(\n    setup={self.setup!r},\n    steps=(\n{steps}    ),\n"
+            f"    ending={self.ending!r},\n    grace_s={self.grace_s!r},\n)"
+        )
+
+
+#: Answers before an append that a real broker gives, and answers after one that leave the outcome open.
+BEFORE_APPEND = (
+    *(5, 2, 3, 6, 8, 9, 10, 17, 18, 19, 29, 31, 32, 35, 37, 42, 43, 44, 45, 47, 48, 49, 51, 53, 55, 56, 58),
+    *(59, 72, 74, 75, 76, 83, 87, 89, 90, 100, 103, 120, -1, 1234),
+)
+AFTER_APPEND = (7, 3, 6, 13, 20, 56, -1, 1234, 46)
+
+_SHORT = (0.0, 0.0, 0.001, 0.01, 0.05, 0.2)
+_TIMES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 1.0, 3.0)
+_LONG = (0.1, 0.5, 2.0, 5.0, 20.0)
+_then = st.sampled_from((*_SHORT, *_SHORT, 0.5, 2.0))
+_small = st.integers(0, 3)
+_times = st.sampled_from((1, 1, 1, 2, 3, 6))
+_maybe = st.sampled_from((None, None, None, 0, 1, 2))
+
+
+def _tuples(of: Any, most: int = 3) -> Any:
+    return st.lists(of, min_size=1, max_size=most).map(tuple)
+
+
+_deliver = st.builds(
+    Deliver,
+    then_s=_then,
+    count=st.sampled_from((1, 1, 1, 2, 3, 5, 12, 12, 40, 200)),
+    topics=_tuples(st.sampled_from((0, 0, 0, 1)), 2),
+    routes=st.sampled_from(((0,), (0,), ("k0",), ("sticky",)))
+    | _tuples(st.sampled_from((0, "k0", "k1", "sticky", 1, 2, 5))),
+    sizes=_tuples(st.sampled_from((1, 1, 10, 50, 100, 200, 200, 700, 700, 3000, 11_000)), 2),
+    stamps=_tuples(st.sampled_from((None, None, 0, 1000, 5_000_000)), 2),
+    wait_s=st.sampled_from((math.inf, math.inf, 0.0, 0.001, 0.01, 0.05, 0.3, 2.0, 10.0)),
+    again_s=st.sampled_from((0.0, 0.0, 0.01, 1.0)),
+    leave_on=st.sampled_from(("", "", "", "sealed", "answer", "answered")),
+    withdraw=st.just(()) | st.lists(st.integers(0, 14), max_size=4).map(tuple),
+    withdraw_s=st.sampled_from(_TIMES),
+    resolve_s=st.sampled_from((-1.0, -1.0, 0.0, 0.1, 5.0)),
+    resend=st.sampled_from(("", "", "after", "inside")),
+    by=st.sampled_from(("delivery",) * 8 + ("send", "send_many")),
+)
+_answer = st.builds(
+    Answer,
+    then_s=_then,
+    code=st.sampled_from(BEFORE_APPEND),
+    topic=st.sampled_from((0, 0, 0, 1)),
+    partition=_maybe,
+    times=_times,
+    base_offset=st.sampled_from((None, None, None, 0)),
+    hint=st.sampled_from(("", "", "true", "old")),
+    named=st.just(()) | st.lists(st.integers(0, 10), max_size=3).map(tuple),
+    log_start=st.booleans(),
+)
+_appended = st.builds(
+    Answer,
+    then_s=_then,
+    code=st.sampled_from(AFTER_APPEND),
+    append=st.just(True),
+    topic=st.sampled_from((0, 0, 0, 1)),
+    partition=_maybe,
+    times=_times,
+    hint=st.sampled_from(("", "", "true", "old")),
+)
+_disturb = st.builds(
+    Disturb,
+    then_s=_then,
+    how=st.sampled_from(
+        (
+            *("drop_answer", "reset_answer", "close_before", "delay", "stall", "stall_unread", "throttle", "dribble"),
+            *("truncate", "tags", "omit", "repeat", "close", "reset", "garbage", "correlation"),
+        )
+    ),
+    amount=st.sampled_from((0.01, 0.05, 0.3, 1.5)),
+    times=_times,
+    partition=_maybe,
+    for_s=st.sampled_from(_LONG),
+    where=st.sampled_from(("network", "broker", "replicas")),
+)
+_broker = st.builds(
+    Broker,
+    then_s=_then,
+    how=st.sampled_from(("stop", "stop_unnoticed", "pause", "refuse", "black_hole")),
+    broker=st.integers(0, 2),
+    for_s=st.sampled_from(_LONG),
+    amount=st.sampled_from((0, 0, 50, 150, 1000)),
+)
+_move = st.builds(
+    Move,
+    then_s=_then,
+    topic=st.integers(0, 1),
+    partition=_small,
+    leader=st.integers(0, 2),
+    nobody_s=st.sampled_from((0.0, 0.0, 0.2, 3.0)),
+    stale_s=st.sampled_from((0.0, 0.0, 0.3, 3.0)),
+)
+_topic = st.builds(
+    Topic,
+    then_s=_then,
+    how=st.sampled_from(("grow", "recreate", "forget", "hide", "refuse", "flap")),
+    topic=st.integers(0, 1),
+    partitions=st.integers(1, 3),
+    for_s=st.sampled_from((0.0, 0.3, 2.0, 8.0)),
+)
+_refuse = st.builds(
+    Refuse,
+    then_s=_then,
+    api=st.sampled_from(("METADATA", "INIT_PRODUCER_ID", "API_VERSIONS")),
+    how=st.sampled_from(("fail", "drop_answer", "close_before", "truncate", "delay", "no_brokers", "garbage")),
+    code=st.sampled_from((5, 3, 7, 14, 15, 16, 17, 29, 31, 47, 51, 53, 129, -1)),
+    times=_times,
+)
+_limit = st.builds(
+    Limit, then_s=_then, size_bytes=st.sampled_from((150, 400, 2000, 12_000)), for_s=st.sampled_from(_LONG)
+)
+
+#: Generators by what they disturb; a program takes some of them only, so that single causes are seen alone.
+FAMILIES: dict[str, Any] = {
+    "answers": _answer,
+    "appended": _appended,
+    "connections": _disturb,
+    "brokers": _broker,
+    "leaders": _move,
+    "topics": _topic,
+    "control": _refuse,
+    "limits": _limit,
+}
+
+_setup = st.builds(
+    Setup,
+    seed=st.integers(0, 2**16),
+    brokers=st.sampled_from((1, 2, 3)),
+    partitions=st.sampled_from(((1,), (1,), (2,), (1, 3), (3, 1))),
+    timeouts=st.sampled_from(
+        (
+            (10.0, 30.0, 120.0, math.inf),
+            (10.0, 30.0, 120.0, 120.0),
+            (1.0, 3.0, 4.0, 2.0),
+            (1.0, 3.0, 4.0, math.inf),
+            (0.2, 0.5, 1.0, 0.3),
+            (1.0, 3.0, 40.0, 2.0),
+        )
+    ),
+    linger_s=st.sampled_from((0.002, 0.0, 0.05)),
+    batch=st.sampled_from((20_000, 300, 300, 1500)),
+    record=st.sampled_from((10_000, 20_000, 2000)),
+    request=st.sampled_from((100_000, 21_000)),
+    queue=st.sampled_from((10**6, 10**6, 15_000, 3000)),
+    waiting=st.sampled_from((10**6, 10**6, 3000)),
+    in_flight=st.sampled_from((10**6, 10**6, 2000, 300)),
+    in_flight_per_partition=st.sampled_from((10**6, 10**6, 1500)),
+    pipelined=st.sampled_from((5, 5, 5, 2, 1)),
+    compression=st.sampled_from(("none", "none", "zstd", "gzip")),
+    first_epoch=st.sampled_from((0, 0, 0, 32766, 32767)),
+    first_sequence=st.sampled_from((0, 0, 0, 2**31 - 1, 2**31 - 3, 2**31 - 30)),
+    max_age_s=st.sampled_from((60.0, 60.0, 1.0)),
+    versions=st.sampled_from(("4.1", "4.1", "4.1", "names")),
+)
+
+
+@st.composite
+def programs(draw: st.DrawFn, *, longest: int = 100) -> Program:
+    """Any program. Its length is drawn apart, from 0 on, so that long ones are usual and shrinking can shorten them."""
+    setup = draw(_setup)
+    families = draw(st.lists(st.sampled_from(sorted(FAMILIES)), max_size=4, unique=True))
+    step = st.one_of(
+        st.builds(Rest, then_s=st.sampled_from(_TIMES)),
+        _deliver,
+        _deliver,
+        _deliver,
+        st.builds(Withdraw, then_s=_then, delivery=st.integers(0, 30)),
+        *(FAMILIES[name] for name in families),
+    )
+    shortest = draw(st.sampled_from([length for length in (0, 10, 25, 50, 80) if length <= longest]))
+    drawn = draw(st.lists(step, min_size=shortest, max_size=longest))
+    steps = [each for each in drawn if each != Rest()]
+    ending = draw(st.sampled_from(("settle", "settle", "settle", "close", "cancel", "raise")))
+    grace_s = draw(st.sampled_from((1.0, 0.0, 0.05, 10.0)))
+    return Program(setup, tuple(steps), ending, grace_s)

@@ -1,12 +1,24 @@
 """Which of two facts about the cluster is newer."""
 
-from kafka_client.cluster.snapshot import BrokerAddress, ClusterSnapshot, LeaderInfo
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress, ClusterSnapshot, LeaderInfo
 from kafka_client.wire.metadata import BrokerMetadata, MetadataResponse, PartitionMetadata, TopicMetadata
 
 ID_A, ID_B = bytes(15) + b"A", bytes(15) + b"B"
 
 
-def answer(*partitions: tuple[int, int], topic_id: bytes = ID_A, code: int = 0, brokers: int = 2) -> MetadataResponse:
+def answer(
+    *partitions: tuple[int, int],
+    topic_id: bytes = ID_A,
+    code: int = 0,
+    brokers: int = 2,
+    partition_codes: Mapping[int, int] = MappingProxyType({}),
+) -> MetadataResponse:
     return MetadataResponse(
         brokers=[BrokerMetadata(number, f"b{number}", 9092) for number in range(1, brokers + 1)],
         controller_id=1,
@@ -18,7 +30,7 @@ def answer(*partitions: tuple[int, int], topic_id: bytes = ID_A, code: int = 0, 
                 error_code=code,
                 is_internal=False,
                 partitions=[
-                    PartitionMetadata(index, 0, leader, epoch, (), (), ())
+                    PartitionMetadata(index, partition_codes.get(index, 0), leader, epoch, (), (), ())
                     for index, (leader, epoch) in enumerate(partitions)
                 ],
             )
@@ -73,3 +85,35 @@ def test_broker_names_a_new_leader() -> None:
     snapshot = snapshot.with_broker(3, BrokerAddress("b3", 1)).with_leader("events", 1, LeaderInfo(3, 6))
     assert leaders(snapshot) == [(1, 5), (3, 6)]
     assert snapshot.brokers[3].host == "b3"
+
+
+@pytest.mark.parametrize("code", [5, 72])
+def test_partition_without_a_reachable_leader_has_none_even_if_one_is_named(code: int) -> None:
+    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
+    assert leaders(snapshot.merged(answer((1, 5), (2, 6), partition_codes={1: code}))) == [(1, 5), (None, 6)]
+    assert leaders(snapshot.merged(answer((1, 5), (2, 4), partition_codes={1: code}))) == [(1, 5), (2, 5)]
+
+
+def test_partition_that_lacks_a_replica_has_its_leader() -> None:
+    snapshot = ClusterSnapshot().merged(answer((1, 5), partition_codes={0: 9}))
+    assert leaders(snapshot) == [(1, 5)]
+
+
+def test_topic_without_an_error_and_without_partitions_is_a_failed_refresh() -> None:
+    """franz-go: it was taken for a topic that is gone, and for a success."""
+    snapshot = ClusterSnapshot().merged(answer((1, 5))).merged(answer(code=29))
+    after = snapshot.merged(answer())
+    assert leaders(after) == [(1, 5)]
+    assert after.topics["events"].error_code == 29
+    assert ClusterSnapshot().merged(answer()).topics["events"].partitions == ()
+
+
+def test_answer_without_ids_keeps_the_epochs_of_one_with_an_id() -> None:
+    snapshot = ClusterSnapshot().merged(answer((1, 5), (1, 5)))
+    snapshot = snapshot.merged(answer((2, 4), topic_id=NULL_TOPIC_ID))
+    assert leaders(snapshot) == [(1, 5), (1, 5)]
+
+
+def test_topic_without_a_name_is_not_one_that_was_asked_for() -> None:
+    nameless = replace(answer((1, 5)).topics[0], name=None)
+    assert ClusterSnapshot().merged(replace(answer(), topics=[nameless])).topics == {}

@@ -9,7 +9,11 @@ from dataclasses import asdict, dataclass, field
 
 from tests.bench.figures import Bound, Spread, Verdict, judge, spread_of
 
-__all__ = ["Check", "Column", "Measured", "Report", "Row", "as_json", "as_markdown"]
+__all__ = ["SATURATED", "Check", "Column", "Measured", "Report", "Row", "as_json", "as_markdown"]
+
+
+#: A core is never wholly a process's: from this share on it had no time left.
+SATURATED = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +177,9 @@ def _saturated(each: Measured) -> str:
     foreign = each.spread("foreign_share")
     if foreign is not None and foreign.median > 0.1:
         said += f", others on these cores {foreign.median:.0%}"
-    if producer.median >= 0.9:
+    if producer.median >= SATURATED:
         return f"**producer** ({said})"
-    if broker is not None and broker.median >= 0.9:
+    if broker is not None and broker.median >= SATURATED:
         return f"**broker** ({said})"
     return f"neither ({said})"
 

@@ -6,7 +6,7 @@ Owns: that both sides of a ratio come from the same round. Refuses to know: what
 from collections.abc import Sequence
 
 from tests.bench.figures import Bound, ratios, spread_of
-from tests.bench.report import Check, Measured
+from tests.bench.report import SATURATED, Check, Measured
 
 __all__ = ["Scores"]
 
@@ -47,6 +47,20 @@ class Scores:
         found = self.values(name, key)
         figure = spread_of(found) if found else None
         return Check(what=what, figure=figure, must=must, stretch=stretch, unit=unit)
+
+    def unsaturated(self) -> str | None:
+        """A sentence on the contenders whose rates are not their own, because their process had time left."""
+        names = [
+            name
+            for name, each in self._measured.items()
+            if (share := each.spread("cpu_share")) is not None and share.median < SATURATED
+        ]
+        if not names:
+            return None
+        return (
+            f"Not saturated: {'; '.join(names)}. Such a rate is the broker's, the window's, or that of whoever else "
+            "used the machine: take the ratios by CPU time."
+        )
 
     def values(self, name: str, key: str) -> list[float]:
         """One figure of one contender, run by run; empty where it did not take part."""

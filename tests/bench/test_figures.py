@@ -95,6 +95,12 @@ def test_cost_is_in_percent_of_cpu_time(measured: list[Measured]) -> None:
     assert check.figure == Spread(median=175.0, low=150.0, high=200.0, runs=2)
 
 
+def test_scores_name_who_was_not_saturated(measured: list[Measured]) -> None:
+    assert Scores(measured).unsaturated() is None
+    measured[1].runs[:] = [{"cpu_share": 0.5}]
+    assert (Scores(measured).unsaturated() or "").startswith("Not saturated: theirs. ")
+
+
 def _report(measured: list[Measured], checks: list[Check]) -> Report:
     row = Row(
         name="K1",

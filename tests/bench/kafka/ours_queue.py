@@ -10,7 +10,6 @@ from dataclasses import replace
 from time import perf_counter
 
 import trio
-import trio.testing
 
 from kafka_client import Delivery, Producer, ProducerStatistics, Record
 from tests.bench.kafka.meter import Figures, Meter, Stopwatch, ask
@@ -81,8 +80,9 @@ async def cancel_nothing(spec: Spec, meter: Meter) -> Figures:
     async with trio.open_nursery() as nursery:
         for _ in range(count):
             nursery.start_soon(trio.sleep_forever)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.lowlevel.checkpoint()
         queueing_s = perf_counter() - started
+        await trio.sleep(_SETTLE_S)
         cancelling = Stopwatch()
         nursery.cancel_scope.cancel(reason="everybody leaves")
     return cancelling.figures(count) | {"queueing_s": queueing_s}

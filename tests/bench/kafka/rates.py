@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import trio
 
+from kafka_client import ProducerConfig
 from tests.bench.figures import at_least, at_most, below
 from tests.bench.kafka.running import Bench, Contender, interleave
-from tests.bench.report import Check, Column, Row
+from tests.bench.report import Check, Column, Measured, Row
 from tests.bench.scores import Scores
 
 __all__ = ["K1", "contenders_of", "measure"]
@@ -32,7 +33,11 @@ _COLUMNS = (
     Column(key="broker_cpu_us", title="broker's CPU-µs/record", digits=2),
 )
 
-_OURS = "acks=all, idempotent, 5 in flight, linger adaptive up to 2 ms, batches up to 512 KiB, {codec}"
+_DEFAULT = ProducerConfig(bootstrap_servers="localhost:9092")
+_OURS = (
+    f"acks=all, idempotent, {_DEFAULT.max_in_flight_per_partition} in flight, linger adaptive up to "
+    f"{_DEFAULT.linger_s * 1000:g} ms, batches up to {_DEFAULT.batch_max_bytes // 1024} KiB, "
+)
 _AIOKAFKA = "acks=all, idempotent, uvloop, linger_ms={linger}, max_batch_size={batch}, no compression"
 _CONFLUENT = (
     "acks=all, enable.idempotence, 5 in flight, linger.ms=2, batch.size=1000000, batch.num.messages=10000, "
@@ -42,12 +47,10 @@ _KAFKA_PYTHON = "acks=all, idempotent, linger_ms=2, batch_size=131072, no compre
 
 
 def _ours(name: str, workload: str, codec: str | None = "none", tls: bool = False, **options: str | int) -> Contender:
-    said = "compression none" if codec == "none" else "compression zstd (the default configuration)"
+    said = f"compression {codec}" if codec is not None else f"compression {_DEFAULT.compression} (the default)"
     if codec is not None:
         options["codec"] = codec
-    return Contender(
-        name=name, client="ours", workload=workload, options=options, settings=_OURS.format(codec=said), tls=tls
-    )
+    return Contender(name=name, client="ours", workload=workload, options=options, settings=_OURS + said, tls=tls)
 
 
 def _aiokafka(name: str, workload: str, linger_ms: int, batch_bytes: int, **options: str | int) -> Contender:
@@ -169,7 +172,6 @@ class Part:
     contenders: Sequence[Contender]
     needs: Sequence[Contender]
     checks: Callable[[Scores], list[Check]]
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,16 +243,24 @@ async def _measure(bench: Bench, group: Group, rows: Sequence[str], only: Sequen
     names = "+".join(part.row for part in parts)
     measured = await interleave(bench, names, list(wanted.values()), _describe)
     return [
-        Row(
-            name=part.row,
-            title=part.title,
-            columns=_COLUMNS,
-            measured=[measured[each.name] for each in (*part.contenders, *part.needs) if each.name in measured],
-            checks=part.checks(Scores(list(measured.values()))),
-            notes=part.notes,
+        _row(
+            part, [measured[each.name] for each in (*part.contenders, *part.needs) if each.name in measured], bool(only)
         )
         for part in parts
     ]
+
+
+def _row(part: Part, measured: Sequence[Measured], partial: bool) -> Row:
+    scores = Scores(measured)
+    note = scores.unsaturated()
+    return Row(
+        name=part.row,
+        title=part.title,
+        columns=_COLUMNS,
+        measured=measured,
+        checks=[check for check in part.checks(scores) if check.figure is not None or not partial],
+        notes=() if note is None else (note,),
+    )
 
 
 def _describe(figures: Mapping[str, float]) -> str:

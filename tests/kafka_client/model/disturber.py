@@ -71,13 +71,16 @@ class Disturber:
         leader = self._hint(step.hint, topic, step.partition or 0)
         faults = self._stage.cluster.faults
         if step.append:
-            fault = faults.append_and_fail(step.code, topic=topic, partition=partition, times=step.times, leader=leader)
+            fault = faults.append_and_fail(
+                step.code, topic=topic, partition=partition, times=step.times, skip=step.skip, leader=leader
+            )
         else:
             fault = faults.fail(
                 step.code,
                 topic=topic,
                 partition=partition,
                 times=step.times,
+                skip=step.skip,
                 leader=leader,
                 base_offset=step.base_offset,
                 record_errors=[(index, "the program says so") for index in step.named],
@@ -113,22 +116,26 @@ class Disturber:
         times = step.times
         match step.how:
             case "drop_answer" | "reset_answer":
-                self._note(faults.drop_answer(reset=step.how == "reset_answer", partition=partition, times=times))
+                self._note(
+                    faults.drop_answer(
+                        reset=step.how == "reset_answer", partition=partition, times=times, skip=step.skip
+                    )
+                )
             case "close_before":
-                self._note(faults.close_before(partition=partition, times=times))
+                self._note(faults.close_before(partition=partition, times=times, skip=step.skip))
             case "delay":
                 where = step.where
-                self._note(faults.delay(step.amount, where=where, partition=partition, times=times))  # type: ignore[arg-type]
+                self._note(faults.delay(step.amount, where=where, partition=partition, times=times, skip=step.skip))  # type: ignore[arg-type]
             case "stall" | "stall_unread":
-                fault = faults.stall(append=step.how == "stall", partition=partition)
+                fault = faults.stall(append=step.how == "stall", partition=partition, skip=step.skip)
                 self._note(fault)
                 self._stage.later(step.for_s, fault.release)
             case "throttle":
-                self._note(faults.throttle(round(step.amount * 1000), times=times))
+                self._note(faults.throttle(round(step.amount * 1000), times=times, skip=step.skip))
             case "omit":
-                self._note(faults.omit_partition(partition=partition, times=times))
+                self._note(faults.omit_partition(partition=partition, times=times, skip=step.skip))
             case "repeat":
-                self._note(faults.repeat_partition(partition=partition, times=times))
+                self._note(faults.repeat_partition(partition=partition, times=times, skip=step.skip))
             case "close" | "reset":
                 self._stage.coverage[f"fault: {step.how}"] += 1
                 self._stage.cluster.close_connections(reset=step.how == "reset")
@@ -140,15 +147,15 @@ class Disturber:
         faults, times = self._stage.cluster.faults, step.times
         match how:
             case "dribble":
-                return faults.dribble(chunk_bytes=7, interval_s=step.amount / 10, times=times)
+                return faults.dribble(chunk_bytes=7, interval_s=step.amount / 10, times=times, skip=step.skip)
             case "truncate":
-                return faults.truncate(TRUNCATED_BYTES, times=times)
+                return faults.truncate(TRUNCATED_BYTES, times=times, skip=step.skip)
             case "tags":
-                return faults.unknown_tags(times=times)
+                return faults.unknown_tags(times=times, skip=step.skip)
             case "garbage":
-                return faults.replace_body(b"\x00\xff\x00", times=times)
+                return faults.replace_body(b"\x00\xff\x00", times=times, skip=step.skip)
             case "correlation":
-                return faults.shift_correlation(times=times)
+                return faults.shift_correlation(times=times, skip=step.skip)
             case _:
                 raise AssertionError(how)
 

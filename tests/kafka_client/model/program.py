@@ -106,6 +106,8 @@ class Answer(Step):
     topic: int = 0
     partition: int | None = None
     times: int = 1
+    skip: int = 0
+    """So many requests pass before."""
     base_offset: int | None = None
     hint: str = ""
     """Name a leader (KIP-951): "true", "old"."""
@@ -122,6 +124,7 @@ class Disturb(Step):
     how: str = "drop_answer"
     amount: float = 0.0
     times: int = 1
+    skip: int = 0
     partition: int | None = None
     for_s: float = 0.1
     where: str = "network"
@@ -233,8 +236,10 @@ _SHORT = (0.0, 0.0, 0.001, 0.01, 0.05, 0.2)
 _TIMES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 1.0, 3.0)
 _LONG = (0.1, 0.5, 2.0, 5.0, 20.0)
 _then = st.sampled_from((*_SHORT, *_SHORT, 0.5, 2.0))
+_soon = st.sampled_from((0.0, 0.0, 0.0, 0.01, 0.2))
 _small = st.integers(0, 3)
 _times = st.sampled_from((1, 1, 1, 2, 3, 6))
+_skip = st.sampled_from((0, 0, 0, 1, 2))
 _maybe = st.sampled_from((None, None, None, 0, 1, 2))
 
 
@@ -245,7 +250,7 @@ def _tuples(of: Any, most: int = 3) -> Any:
 _deliver = st.builds(
     Deliver,
     then_s=_then,
-    count=st.sampled_from((1, 1, 1, 2, 3, 5, 12, 12, 40, 200)),
+    count=st.sampled_from((1, 1, 1, 2, 3, 5, 12, 12, 12, 40, 40, 200)),
     topics=_tuples(st.sampled_from((0, 0, 0, 1)), 2),
     routes=st.sampled_from(((0,), (0,), ("k0",), ("sticky",)))
     | _tuples(st.sampled_from((0, "k0", "k1", "sticky", 1, 2, 5))),
@@ -262,11 +267,12 @@ _deliver = st.builds(
 )
 _answer = st.builds(
     Answer,
-    then_s=_then,
+    then_s=_soon,
     code=st.sampled_from(BEFORE_APPEND),
     topic=st.sampled_from((0, 0, 0, 1)),
     partition=_maybe,
     times=_times,
+    skip=_skip,
     base_offset=st.sampled_from((None, None, None, 0)),
     hint=st.sampled_from(("", "", "true", "old")),
     named=st.just(()) | st.lists(st.integers(0, 10), max_size=3).map(tuple),
@@ -274,12 +280,13 @@ _answer = st.builds(
 )
 _appended = st.builds(
     Answer,
-    then_s=_then,
+    then_s=_soon,
     code=st.sampled_from(AFTER_APPEND),
     append=st.just(True),
     topic=st.sampled_from((0, 0, 0, 1)),
     partition=_maybe,
     times=_times,
+    skip=_skip,
     hint=st.sampled_from(("", "", "true", "old")),
 )
 _disturb = st.builds(
@@ -293,6 +300,7 @@ _disturb = st.builds(
     ),
     amount=st.sampled_from((0.01, 0.05, 0.3, 1.5)),
     times=_times,
+    skip=_skip,
     partition=_maybe,
     for_s=st.sampled_from(_LONG),
     where=st.sampled_from(("network", "broker", "replicas")),
@@ -362,14 +370,14 @@ _setup = st.builds(
         )
     ),
     linger_s=st.sampled_from((0.002, 0.0, 0.05)),
-    batch=st.sampled_from((20_000, 300, 300, 1500)),
+    batch=st.sampled_from((300, 300, 300, 1500, 1500, 20_000)),
     record=st.sampled_from((10_000, 20_000, 2000)),
     request=st.sampled_from((100_000, 21_000)),
     queue=st.sampled_from((10**6, 10**6, 15_000, 3000)),
     waiting=st.sampled_from((10**6, 10**6, 3000)),
     in_flight=st.sampled_from((10**6, 10**6, 2000, 300)),
     in_flight_per_partition=st.sampled_from((10**6, 10**6, 1500)),
-    pipelined=st.sampled_from((5, 5, 5, 2, 1)),
+    pipelined=st.sampled_from((5, 5, 5, 5, 5, 2, 1)),
     compression=st.sampled_from(("none", "none", "zstd", "gzip")),
     first_epoch=st.sampled_from((0, 0, 0, 32766, 32767)),
     first_sequence=st.sampled_from((0, 0, 0, 2**31 - 1, 2**31 - 3, 2**31 - 30)),

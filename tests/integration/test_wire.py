@@ -1,8 +1,7 @@
-"""Our bytes in front of Apache Kafka and of librdkafka's mock: every version, every codec, TLS; read back by others."""
+"""Our bytes in front of Apache Kafka and of librdkafka's mock: every codec, TLS; read back by others."""
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cramjam
@@ -18,18 +17,8 @@ from kafka_client.admin import EARLIEST, NewTopic, open_admin
 from kafka_client.config import ProducerConfig, SecurityConfig, split_address
 from kafka_client.errors import ConnectionLost, ProtocolError, SecurityError
 from kafka_client.network.connection import Connection, open_connection
-from kafka_client.wire import (
-    api_versions,
-    create_topics,
-    describe_configs,
-    fetch,
-    init_producer_id,
-    list_offsets,
-    metadata,
-    produce,
-)
+from kafka_client.wire import create_topics, init_producer_id, metadata, produce
 from kafka_client.wire.compression import Codec
-from kafka_client.wire.frames import API_NAMES
 from kafka_client.wire.init_producer_id import InitProducerIdRequest
 from kafka_client.wire.record_batch import BATCH_OVERHEAD_BYTES, encode_batch, encode_record_tail
 
@@ -59,14 +48,12 @@ def open_first(bootstrap_servers: str) -> Any:
     return open_connection(host, port, config=ProducerConfig(bootstrap_servers=bootstrap_servers))
 
 
-async def send(
-    connection: Connection, topic: str, records: bytes, *, version: int | None = None
-) -> produce.PartitionResult:
-    """Produce one batch to partition 0, at the highest common version or another."""
+async def send(connection: Connection, topic: str, records: bytes) -> produce.PartitionResult:
+    """Produce one batch to partition 0."""
     answer = await connection.exchange(metadata, metadata.MetadataRequest(topics=[topic]))
     batch = produce.PartitionBatch(topic, answer.topics[0].id, 0, records)
     request = produce.ProduceRequest(batches=[batch], timeout_ms=10_000)
-    [result] = (await connection.exchange(produce, request, version=version)).partitions
+    [result] = (await connection.exchange(produce, request)).partitions
     return result
 
 
@@ -112,41 +99,6 @@ async def test_batches_of_every_codec_are_read_back_by_librdkafka_and_by_us(
     assert found == expected
 
 
-async def test_every_version_that_both_speak_is_answered(kafka: KafkaCluster, new_topic: Callable[[int], str]) -> None:
-    topic = new_topic(1)
-    asked = 0
-    async with open_first(kafka.bootstrap_servers) as connection:
-        await new_producer_id(connection)
-        [found] = (await connection.exchange(metadata, metadata.MetadataRequest(topics=[topic]))).topics
-        resource = describe_configs.Resource(type=describe_configs.ResourceType.TOPIC, name=topic)
-        new = create_topics.NewTopic(name="never-made", partitions=1, replication_factor=1)
-        requests: dict[ModuleType, object] = {
-            api_versions: api_versions.ApiVersionsRequest(),
-            create_topics: create_topics.CreateTopicsRequest(topics=[new], timeout_ms=5000, validate_only=True),
-            describe_configs: describe_configs.DescribeConfigsRequest(resources=[resource]),
-            fetch: fetch.FetchRequest(topic=topic, topic_id=found.id, partition=0, offset=0, max_wait_ms=1),
-            init_producer_id: InitProducerIdRequest(),
-            list_offsets: list_offsets.ListOffsetsRequest(topics={topic: [(0, list_offsets.LATEST)]}),
-            metadata: metadata.MetadataRequest(topics=[topic]),
-        }
-        for message, request in requests.items():
-            low, high = connection.versions[message.API_KEY]
-            assert high <= message.MAX_VERSION, f"Kafka speaks a newer {API_NAMES[message.API_KEY]} than we do"
-            for version in range(max(low, message.MIN_VERSION), high + 1):
-                answer = await connection.exchange(message, request, version=version)  # type: ignore[arg-type]  # a module of wire
-                assert getattr(answer, "error_code", 0) == 0, (message, version)
-                for part in getattr(answer, "partitions", ()) or getattr(answer, "topics", ()):
-                    assert part.error_code == 0, (message, version)
-                asked += 1
-        offset = 0
-        for version in range(produce.MIN_VERSION, produce.MAX_VERSION + 1):
-            result = await send(connection, topic, batch_of("none"), version=version)
-            assert (result.error_code, result.base_offset) == (0, offset), version
-            offset += COUNT
-            asked += 1
-    assert asked > 50
-
-
 async def test_a_repeated_batch_is_answered_with_the_offset_of_the_first(
     kafka: KafkaCluster, new_topic: Callable[[int], str]
 ) -> None:
@@ -176,18 +128,6 @@ async def test_lz4_frames_with_linked_blocks_are_refused_by_kafka(
     async with open_first(kafka.bootstrap_servers) as connection:
         result = await send(connection, new_topic(1), bytes(head) + records)
     assert (result.error_code, result.base_offset) == (-1, -1)
-
-
-async def test_admin_on_kafka(kafka: KafkaCluster) -> None:
-    async with open_admin(ProducerConfig(bootstrap_servers=kafka.bootstrap_servers)) as admin:
-        new = NewTopic(name="by-admin", partitions=3, replication_factor=1, configs=[("max.message.bytes", "7777")])
-        await admin.create_topics([new])
-        configs = await admin.describe_topic_configs("by-admin", ["max.message.bytes", "min.insync.replicas"])
-        assert {name: entry.value for name, entry in configs.items()} == {
-            "max.message.bytes": "7777",
-            "min.insync.replicas": "1",
-        }
-        assert await admin.list_offsets("by-admin") == {0: 0, 1: 0, 2: 0}
 
 
 async def test_mtls_to_kafka_with_and_without_a_certificate(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 What was written is seen on the socket, what is in a log is read back with librdkafka and with `kafka_client.admin`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,18 +23,30 @@ from collector.devtools.background import hold_open
 from collector.devtools.kafka import KafkaCluster, open_kafka
 from collector.devtools.mock import open_mock
 from kafka_client import Delivered, NotSent, Record, Unknown, open_producer
-from kafka_client.admin import EARLIEST, NewTopic, open_admin
+from kafka_client.admin import EARLIEST, LATEST, NewTopic, open_admin
 from kafka_client.config import Compression, ProducerConfig, split_address
-from kafka_client.network.connection import open_connection
+from kafka_client.errors import BrokerError
+from kafka_client.network.connection import Connection, open_connection
 from kafka_client.observe import IdentityChanged, LeaderChanged, MetadataRefreshed, ProducerObserver
-from kafka_client.wire import api_versions, metadata, produce
+from kafka_client.wire import (
+    api_versions,
+    create_topics,
+    describe_configs,
+    fetch,
+    init_producer_id,
+    list_offsets,
+    metadata,
+    produce,
+)
 from kafka_client.wire.frames import API_NAMES, decode_response_header
+from kafka_client.wire.record_batch import encode_batch, encode_record_tail
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 VERSIONS = ("4.1.0", "3.9.1", "2.8.2")
 CODECS: tuple[Compression, ...] = ("none", "gzip", "snappy", "lz4", "zstd")
 NOT_LEADER = 6
+TOPIC_ALREADY_EXISTS = 36
 
 #: The newest version of each message that a release has; we speak all of them.
 NEWEST = {
@@ -180,7 +193,7 @@ async def test_newest_version_that_both_have_is_written_of_every_message(
     async with open_admin(config, connector=spy.connector) as admin:
         await admin.create_topics([NewTopic(name="versions", partitions=1, replication_factor=1)])
         await admin.describe_topic_configs("versions")
-        await admin.list_offsets("versions")
+        await led(partial(admin.list_offsets, "versions"))
         async with open_producer(config, connector=spy.connector) as producer:
             assert (await producer.send(Record("versions", b"x"))).offset == 0
         async with admin.read_partition("versions", 0, EARLIEST) as reader:
@@ -190,6 +203,46 @@ async def test_newest_version_that_both_have_is_written_of_every_message(
     assert written.pop("ApiVersions") == ({4, 0} if version == "2.8.2" else {4})
     assert written == {name: {expected[name]} for name in expected if not name.startswith("Sasl") and name in written}
     assert {"Produce", "Metadata", "InitProducerId", "CreateTopics", "DescribeConfigs", "ListOffsets"} <= set(written)
+
+
+async def test_every_version_that_both_speak_is_answered(servers: str) -> None:
+    topic = await make_topic(servers, "every-version")
+    host, port = split_address(servers)
+    records = encode_batch([encode_record_tail(b"k", b"v", [("h", None)])], [1_700_000_000_000], codec="none")
+    async with open_connection(host, port, config=ProducerConfig(bootstrap_servers=servers)) as connection:
+        [found] = (await connection.exchange(metadata, metadata.MetadataRequest(topics=[topic]))).topics
+        batch = produce.PartitionBatch(topic, found.id, 0, records)
+        new = create_topics.NewTopic(name="never-made", partitions=1, replication_factor=1)
+        resource = describe_configs.Resource(type=describe_configs.ResourceType.TOPIC, name=topic)
+        requests: dict[ModuleType, object] = {
+            api_versions: api_versions.ApiVersionsRequest(),
+            create_topics: create_topics.CreateTopicsRequest(topics=[new], timeout_ms=5000, validate_only=True),
+            describe_configs: describe_configs.DescribeConfigsRequest(resources=[resource]),
+            fetch: fetch.FetchRequest(topic=topic, topic_id=found.id, partition=0, offset=0, max_wait_ms=1),
+            init_producer_id: init_producer_id.InitProducerIdRequest(),
+            list_offsets: list_offsets.ListOffsetsRequest(topics={topic: [(0, list_offsets.LATEST)]}),
+            metadata: metadata.MetadataRequest(topics=[topic]),
+            produce: produce.ProduceRequest(batches=[batch], timeout_ms=10_000),
+        }
+        asked = 0
+        for message, request in requests.items():
+            low, high = connection.versions[message.API_KEY]
+            for version in range(max(low, message.MIN_VERSION), min(high, message.MAX_VERSION) + 1):
+                answer = await asked_until_ready(connection, message, request, version)
+                parts = getattr(answer, "partitions", ()) or getattr(answer, "topics", ())
+                codes = [getattr(answer, "error_code", 0), *(part.error_code for part in parts)]
+                assert set(codes) == {0}, (message.__name__, version)
+                asked += 1
+    assert asked >= 49  # what 2.8 has
+
+
+async def asked_until_ready(connection: Connection, message: Any, request: object, version: int) -> Any:
+    """A new cluster answers InitProducerId with 14, 15 or 16 for about a second."""
+    while True:
+        answer = await connection.exchange(message, request, version=version)
+        if getattr(answer, "error_code", 0) not in (14, 15, 16):
+            return answer
+        await trio.sleep(0.1)
 
 
 async def test_records_of_every_codec_are_read_back_byte_for_byte(servers: str) -> None:
@@ -252,9 +305,9 @@ async def test_batch_given_up_is_followed_by_an_epoch_of_its_own(servers: str) -
     spy, events = Spy(), Events()
     config = ProducerConfig(
         bootstrap_servers=servers,
-        produce_timeout_s=0.3,
-        request_timeout_s=0.5,
-        delivery_timeout_s=1.0,
+        produce_timeout_s=0.5,
+        request_timeout_s=1.0,
+        delivery_timeout_s=30.0,
         batch_timeout_s=1.0,
     )
     async with open_producer(config, connector=spy.connector, observer=events) as producer:
@@ -324,23 +377,37 @@ async def make_again(servers: str, topic: str) -> None:
         try:
             await make_topic(servers, topic)
             return
-        except Exception as error:
-            if "TOPIC_ALREADY_EXISTS" not in str(error):
+        except BrokerError as error:
+            if error.code != TOPIC_ALREADY_EXISTS:
                 raise
         await trio.sleep(0.1)
 
 
 async def test_admin_asks_and_is_answered(servers: str, version: str) -> None:
     async with open_admin(ProducerConfig(bootstrap_servers=servers)) as admin:
-        new = NewTopic(name="by-admin-too", partitions=3, replication_factor=1, configs=[("max.message.bytes", "7777")])
+        new = NewTopic(name="by-admin", partitions=3, replication_factor=1, configs=[("max.message.bytes", "7777")])
         await admin.create_topics([new])
-        [found] = (await admin.metadata(["by-admin-too"])).topics
+        [found] = (await admin.metadata(["by-admin"])).topics
         assert sorted(one.index for one in found.partitions) == [0, 1, 2]
         assert (found.id == bytes(16)) is False
-        configs = await admin.describe_topic_configs("by-admin-too", ["max.message.bytes"])
-        assert {name: entry.value for name, entry in configs.items()} == {"max.message.bytes": "7777"}
-        assert await admin.list_offsets("by-admin-too") == {0: 0, 1: 0, 2: 0}
-        assert await admin.list_offsets("by-admin-too", EARLIEST) == {0: 0, 1: 0, 2: 0}
+        configs = await admin.describe_topic_configs("by-admin", ["max.message.bytes", "min.insync.replicas"])
+        assert {name: entry.value for name, entry in configs.items()} == {
+            "max.message.bytes": "7777",
+            "min.insync.replicas": "1",
+        }
+        for at in (EARLIEST, LATEST):
+            assert await led(partial(admin.list_offsets, "by-admin", at)) == {0: 0, 1: 0, 2: 0}
+
+
+async def led(ask: Callable[[], Awaitable[Mapping[int, int]]]) -> Mapping[int, int]:
+    """A new partition has no leader for some moments, and who asks for it then is told so."""
+    while True:
+        try:
+            return await ask()
+        except BrokerError as error:
+            if not error.retriable:
+                raise
+        await trio.sleep(0.05)
 
 
 class SaidAsItIs:

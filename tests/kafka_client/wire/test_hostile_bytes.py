@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kafka_client.errors import ProtocolError
 from kafka_client.wire import api_versions, create_topics, metadata, produce
 
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=4, deadline=None)
 
 #: Lengths that nobody means: of the plain forms, and of the compact ones (2**31 - 1 and 2**32 - 1).
 ABSURD = (b"\x7f\xff\xff\xff", b"\x7f\xff", b"\x80\x00\x00\x00", b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\x0f")

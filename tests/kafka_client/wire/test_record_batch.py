@@ -19,6 +19,7 @@ from kafka_client.wire.record_batch import (
     encode_batch,
     encode_record_tail,
     record_bytes_bound,
+    record_key,
     renumber_batch,
 )
 
@@ -268,3 +269,13 @@ def test_batch_with_one_byte_changed_is_a_value_or_a_protocol_error(data: st.Dat
     except ProtocolError:
         return
     assert all(isinstance(one, DecodedBatch) for one in found)
+
+
+@given(key=some_bytes | st.binary(min_size=64, max_size=9000), value=some_bytes)
+@settings(deadline=None)
+def test_key_of_an_encoded_record_is_the_one_that_went_in(key: bytes | None, value: bytes | None) -> None:
+    assert record_key(encode_record_tail(key, value)) == key
+
+
+def test_key_of_an_encoded_record_with_a_length_of_two_bytes() -> None:
+    assert record_key(encode_record_tail(b"k" * 64, b"v", [("h", b"x")])) == b"k" * 64

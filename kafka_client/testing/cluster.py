@@ -12,6 +12,7 @@ Invariant: on memory streams nothing here waits for anything but virtual time an
 """
 
 import errno
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -58,6 +59,7 @@ class FakeCluster(Topology):
         socket_buffer_bytes: int,
         auto_create_topics: int,
         strict_acks: bool,
+        max_idle_s: float,
         clock: Callable[[], float],
         sasl: FakeSasl | None,
     ) -> None:
@@ -68,12 +70,14 @@ class FakeCluster(Topology):
         self.message_max_bytes = message_max_bytes
         self.auto_create_topics = auto_create_topics
         self.strict_acks = strict_acks
+        self.max_idle_s = max_idle_s
         self.sasl = sasl
         self.cluster_id = "fake-cluster"
         self._nursery = nursery
         self._clock = clock
         self._socket_buffer_bytes = socket_buffer_bytes
         self._next_producer_id = 1000
+        self._handed_out: set[int] = set()
 
     def __repr__(self) -> str:
         records = sum(partition.log.end_offset for topic in self.topics.values() for partition in topic.partitions)
@@ -177,9 +181,13 @@ class FakeCluster(Topology):
         self._next_producer_id += 1
         return self._next_producer_id - 1
 
+    def hand_out(self, producer_id: int) -> None:
+        """Note one that a fault gave."""
+        self._handed_out.add(producer_id)
+
     def handed_out(self, producer_id: int) -> bool:
-        """Whether `new_producer_id` gave it."""
-        return 1000 <= producer_id < self._next_producer_id
+        """Whether `new_producer_id` or a fault gave it."""
+        return 1000 <= producer_id < self._next_producer_id or producer_id in self._handed_out
 
     def rules_of(self, topic: FakeTopic) -> Rules:
         """What a batch for the topic must be like now."""
@@ -197,6 +205,7 @@ async def open_fake_cluster(
     socket_buffer_bytes: int = SOCKET_BUFFER_BYTES,
     auto_create_topics: int = 0,
     strict_acks: bool = True,
+    max_idle_s: float = math.inf,
     clock: Callable[[], float] = time.time,
     sasl: FakeSasl | None = None,
 ) -> AsyncIterator[FakeCluster]:
@@ -212,6 +221,8 @@ async def open_fake_cluster(
         socket_buffer_bytes: What each direction of an in-memory connection holds before a sender blocks.
         auto_create_topics: Create an unknown topic that Metadata asks for with so many partitions; 0: do not.
         strict_acks: Refuse acks 0 and 1, which an idempotent producer never sends.
+        max_idle_s: Close a connection on which nothing came for so long (``connections.max.idle.ms``, 600 s by default
+            on Apache Kafka; here never, so that a test on virtual time need not mind).
         clock: Wall clock, seconds since the epoch, for the window of timestamps.
         sasl: Users and sessions; with it every client has to authenticate.
 
@@ -226,6 +237,7 @@ async def open_fake_cluster(
             socket_buffer_bytes=socket_buffer_bytes,
             auto_create_topics=auto_create_topics,
             strict_acks=strict_acks,
+            max_idle_s=max_idle_s,
             clock=clock,
             sasl=sasl,
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from kafka_client.testing import apis
+from kafka_client.testing.apis.call import Call
 from kafka_client.testing.link import MemoryStream
 from kafka_client.testing.messages import Api, BadRequest, Header, Value, decode_header, encode_answer
 from kafka_client.testing.plan import Plan
@@ -116,8 +117,11 @@ class Connection:
                 await self._take(frame)
             allowance = await self.broker.wait_readable(RECEIVE_BYTES)
             data: bytes | bytearray | None = None
-            with trio.CancelScope() as self._read_scope:
+            idle_until = trio.current_time() + self.cluster.max_idle_s
+            with trio.CancelScope(deadline=idle_until) as self._read_scope:
                 data = await self._stream.receive_some(allowance)
+            if data is None and trio.current_time() >= idle_until:
+                return
             if data is None:  # the broker was paused meanwhile
                 continue
             if not data:
@@ -163,14 +167,7 @@ class Connection:
         if plan.close_before:
             self.close(reset=plan.reset)
             await trio.sleep_forever()
-        if plan.busy_s:
-            await trio.sleep(plan.busy_s)
-        if plan.skip_processing:
-            await self._wait_gates(plan)
-        if call.ready is not None:
-            with trio.move_on_after(call.wait_s):
-                await self.cluster.wait_until(call.ready)
-        answer = call.serve(plan)
+        answer = await self._serve(call, plan)
         self.cluster.changed()
         if plan.close_after:
             self.close(reset=plan.reset)
@@ -181,6 +178,25 @@ class Connection:
         if answer is None:  # acks=0
             return
         self._queue(self._encode(header, api, answer, plan), plan.travel_s, plan, request)
+
+    async def _serve(self, call: Call, plan: Plan) -> Mapping[str, Value] | None:
+        """Do what the request asks for, in its time; the answer, or None for none."""
+        await trio.lowlevel.checkpoint()
+        if plan.busy_s:
+            await trio.sleep(plan.busy_s)
+        if plan.skip_processing:
+            await self._wait_gates(plan)
+        if call.ready is not None:
+            with trio.move_on_after(call.wait_s):
+                await self.cluster.wait_until(call.ready)
+        answer = call.serve(plan)
+        waiting, conclude = call.waiting, call.conclude
+        if answer is None or waiting is None or conclude is None or not waiting():
+            return answer
+        self.cluster.changed()
+        with trio.move_on_after(call.conclude_s):
+            await self.cluster.wait_until(lambda: not waiting())
+        return conclude(plan)
 
     def _known_api(self, header: Header) -> Api:
         try:

@@ -179,9 +179,10 @@ class PartitionLog:
         self.batches.append(StoredBatch(base, self.end_offset - 1, newest_ms, raw, records))
         return base
 
-    def read(self, offset: int, max_bytes: int, *, whole: bool = True) -> bytes:
+    def read(self, offset: int, max_bytes: int, *, whole: bool = True, before: int | None = None) -> bytes:
         """From the batch that holds ``offset`` on, cut off at the limit; with ``whole`` the first batch is not."""
-        wanted = [batch.raw for batch in self.batches if batch.last_offset >= offset]
+        end = self.end_offset if before is None else before
+        wanted = [batch.raw for batch in self.batches if offset <= batch.last_offset < end]
         limit = max(0, max_bytes)
         if whole and wanted:
             limit = max(limit, len(wanted[0]))
@@ -208,6 +209,18 @@ class PartitionLog:
         """Retention: drop whole batches below ``offset``."""
         self.batches = [batch for batch in self.batches if batch.last_offset >= offset]
         self.start_offset = max(self.start_offset, min(offset, self.end_offset))
+
+    def truncate(self, offset: int) -> None:
+        """Drop whole batches from ``offset`` on; of the producers is known what the rest of the log tells."""
+        if offset >= self.end_offset:
+            return
+        self.batches = [batch for batch in self.batches if batch.last_offset < offset]
+        self.end_offset = max(offset, self.start_offset)
+        for producer_id, known in list(self._producers.items()):
+            left = [each for each in known.batches if each.base_offset < offset]
+            known.batches = deque(left, maxlen=BATCHES_REMEMBERED)
+            if not left:
+                del self._producers[producer_id]
 
     def forget_producers(self) -> None:
         """Expire every producer's state (``producer.id.expiration.ms``): any first sequence is taken again."""

@@ -3,10 +3,15 @@
 Owns: their state. Refuses to know the protocol.
 
 Invariant: every election counts the leader epoch up, and only an election changes the leader.
+
+Replication is not simulated message by message. All replicas in sync have everything at once, unless replication is
+held: then what is appended stays above the high watermark, and who waits for acks=all goes on waiting.
 """
 
+import copy
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import trio
 
@@ -14,7 +19,7 @@ from kafka_client.testing.configs import TopicConfigs
 from kafka_client.testing.connection import Connection
 from kafka_client.testing.partition_log import PartitionLog
 
-__all__ = ["PORT", "FakeBroker", "FakePartition", "FakeTopic"]
+__all__ = ["PORT", "FakeBroker", "FakePartition", "FakeTopic", "View"]
 
 #: Where every fake broker listens in memory.
 PORT = 9092
@@ -33,6 +38,7 @@ class FakePartition:
         self.leader: int | None = replicas[0]
         self.leader_epoch = 0
         self.isr = set(replicas)
+        self._replicated_to: int | None = None
         self._stale: tuple[int | None, int] | None = None
 
     def __repr__(self) -> str:
@@ -51,6 +57,34 @@ class FakePartition:
         """Let Metadata tell what is."""
         self._stale = None
 
+    @property
+    def lying(self) -> bool:
+        """Whether Metadata tells something else than what is (`advertise`)."""
+        return self._stale is not None
+
+    @property
+    def high_watermark(self) -> int:
+        """Up to here every replica in sync has the log."""
+        return self.log.end_offset if self._replicated_to is None else self._replicated_to
+
+    @property
+    def replication_held(self) -> bool:
+        """Whether the followers stand still."""
+        return self._replicated_to is not None
+
+    def hold_replication(self) -> None:
+        """Let the followers stand still, though in sync."""
+        if self._replicated_to is None:
+            self._replicated_to = self.log.end_offset
+
+    def release_replication(self) -> None:
+        """Let them catch up."""
+        self._replicated_to = None
+
+    def lose_unreplicated(self) -> None:
+        """Cut the log at the high watermark, as a follower's log that becomes the leader's does."""
+        self.log.truncate(self.high_watermark)
+
     def refusal(self, broker: int, epoch: int) -> int:
         """Why this broker does not serve who knows this leader epoch (-1: none); 0 if it does."""
         if epoch not in (-1, self.leader_epoch):
@@ -61,6 +95,8 @@ class FakePartition:
         """Elect; every election counts the epoch up."""
         self.leader = leader
         self.leader_epoch += 1
+        if leader is not None:
+            self.isr.add(leader)
 
 
 class FakeTopic:
@@ -77,6 +113,14 @@ class FakeTopic:
     def __repr__(self) -> str:
         return f"<FakeTopic {self.name} partitions={len(self.partitions)}>"
 
+    def snapshot(self) -> "FakeTopic":
+        """As it is now, for who tells it later; the logs are shared."""
+        told = copy.copy(self)
+        told.partitions = [copy.copy(partition) for partition in self.partitions]
+        for partition in told.partitions:
+            partition.isr = set(partition.isr)
+        return told
+
     def min_insync(self, partition: FakePartition) -> int:
         """How many replicas must be in sync for acks=all: never more than there are (Partition.effectiveMinIsr)."""
         return min(self.configs.min_insync_replicas, len(partition.replicas))
@@ -91,6 +135,7 @@ class FakeBroker:
         self.rack: str | None = None
         self.running = True
         self.connections: set[Connection] = set()
+        self.view: View | None = None
         self.tcp_address: tuple[str, int] | None = None
         self._paused = False
         self._allowance_bytes = 0
@@ -133,3 +178,12 @@ class FakeBroker:
     def took(self, size: int) -> None:
         """Count what was read."""
         self._allowance_bytes -= size
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one broker knows of the cluster, and tells in Metadata."""
+
+    brokers: tuple[FakeBroker, ...]
+    controller: int | None
+    topics: Mapping[str, FakeTopic]

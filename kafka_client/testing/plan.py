@@ -44,4 +44,6 @@ class Plan:
     chunk_bytes: int | None = None
     chunk_interval_s: float = 0.0
     no_brokers: bool = False
+    no_partitions: bool = False
+    identity: tuple[int | None, int] | None = None
     zero_topic_ids: bool = False

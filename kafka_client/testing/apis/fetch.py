@@ -110,7 +110,8 @@ def _partition(
     if code := partition.refusal(connection.broker.number, getattr(part, "current_leader_epoch", -1)):
         return code, b"", -1, -1
     log = partition.log
-    if not log.start_offset <= part.fetch_offset <= log.end_offset:
+    if not log.start_offset <= part.fetch_offset <= partition.high_watermark:
         return OFFSET_OUT_OF_RANGE, b"", -1, -1
-    records = log.read(part.fetch_offset, min(part.partition_max_bytes, room), whole=whole)
-    return 0, records, log.end_offset, log.start_offset
+    room = min(part.partition_max_bytes, room)
+    records = log.read(part.fetch_offset, room, whole=whole, before=partition.high_watermark)
+    return 0, records, partition.high_watermark, log.start_offset

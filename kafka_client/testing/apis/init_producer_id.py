@@ -36,6 +36,11 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
         if not code and body.transactional_id is not None:
             code = TRANSACTIONAL_ID_AUTHORIZATION_FAILED  # the fake has no transactions
         producer_id = -1 if code else connection.cluster.new_producer_id()
+        if not code and plan.identity is not None:
+            told, epoch = plan.identity
+            producer_id = producer_id if told is None else told
+            connection.cluster.hand_out(producer_id)
+            return {"throttle_time": 0, "error_code": 0, "producer_id": producer_id, "producer_epoch": epoch}
         return {"throttle_time": 0, "error_code": code, "producer_id": producer_id, "producer_epoch": -1 if code else 0}
 
     return Call(serve)

@@ -12,7 +12,7 @@ from kafka_client.testing.seen import RequestSeen
 
 if TYPE_CHECKING:
     from kafka_client.testing.connection import Connection
-    from kafka_client.testing.partition_log import PartitionLog
+    from kafka_client.testing.parts import FakePartition
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 UNSUPPORTED_VERSION = 35
@@ -66,7 +66,7 @@ def _partition(connection: "Connection", name: str, part: _Partition, plan: Plan
         if not code and part.timestamp < LATEST_TIERED:
             code = UNSUPPORTED_VERSION
         if not code:
-            timestamp, offset = _find(partition.log, part.timestamp)
+            timestamp, offset = _find(partition, part.timestamp)
             epoch = -1 if offset == -1 else partition.leader_epoch
     return {
         "partition_index": part.partition_index,
@@ -77,12 +77,13 @@ def _partition(connection: "Connection", name: str, part: _Partition, plan: Plan
     }
 
 
-def _find(log: "PartitionLog", wanted: int) -> tuple[int, int]:
+def _find(partition: "FakePartition", wanted: int) -> tuple[int, int]:
+    log = partition.log
     match wanted:
         case -2 | -4:
             return -1, log.start_offset
         case -1:
-            return -1, log.end_offset
+            return -1, partition.high_watermark
         case -3:
             return log.newest()
         case -5:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 UNKNOWN_TOPIC_OR_PARTITION = 3
 NOT_LEADER_OR_FOLLOWER = 6
+REQUEST_TIMED_OUT = 7
 MESSAGE_TOO_LARGE = 10
 NOT_ENOUGH_REPLICAS = 19
+NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
 INVALID_REQUIRED_ACKS = 21
 INVALID_RECORD = 87
 UNKNOWN_TOPIC_ID = 100
@@ -73,19 +75,64 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
             cluster.seen.count_attempt(piece.seen)
     request.batches.extend(piece.seen for piece in pieces.values())
 
+    def answers(plan: Plan) -> Sequence[tuple[Piece, Mapping[str, Value]]]:
+        return [(piece, _conclude(connection, piece, plan)) for piece in pieces.values()]
+
     def serve(plan: Plan) -> Mapping[str, Value] | None:
         wrong = _wrong_request(pieces.values())
         if wrong is not None:
-            answers = [(piece, answer_whole(piece, wrong)) for piece in pieces.values()]
+            found = [(piece, answer_whole(piece, wrong)) for piece in pieces.values()]
         else:
-            answers = [(piece, _serve_piece(connection, request, piece, plan)) for piece in pieces.values()]
+            found = [(piece, _serve_piece(connection, request, piece, plan)) for piece in pieces.values()]
         if request.acks == 0:
             if any(piece.seen.error_code for piece in pieces.values()):
                 connection.close()
             return None
-        return answer_pieces(connection, answers, plan)
+        return answer_pieces(connection, found, plan)
 
-    return Call(serve)
+    return Call(
+        serve,
+        waiting=lambda: request.acks == ALL_IN_SYNC and any(_waits(connection, piece) for piece in pieces.values()),
+        conclude_s=request.timeout_ms / 1000,
+        conclude=lambda plan: answer_pieces(connection, answers(plan), plan),
+    )
+
+
+def _lost(connection: "Connection", piece: Piece) -> int:
+    """What became of the partition since the append: an error that does not mean "not appended" (DelayedProduce)."""
+    assert piece.partition is not None
+    assert piece.topic is not None
+    if connection.cluster.topics.get(piece.topic.name) is not piece.topic:
+        return UNKNOWN_TOPIC_OR_PARTITION
+    if (piece.partition.leader, piece.partition.leader_epoch) != (connection.broker.number, piece.leader_epoch):
+        return NOT_LEADER_OR_FOLLOWER
+    if len(piece.partition.isr) < piece.topic.min_insync(piece.partition):
+        return NOT_ENOUGH_REPLICAS_AFTER_APPEND
+    return 0
+
+
+def _waits(connection: "Connection", piece: Piece) -> bool:
+    """Whether its records are appended here, and not yet by the other replicas in sync."""
+    held = piece.end_offset is not None and piece.partition is not None
+    return held and not _lost(connection, piece) and _behind(piece)
+
+
+def _behind(piece: Piece) -> bool:
+    return (
+        piece.partition is not None
+        and piece.end_offset is not None
+        and piece.partition.high_watermark < piece.end_offset
+    )
+
+
+def _conclude(connection: "Connection", piece: Piece, plan: Plan) -> Mapping[str, Value]:
+    told = plan.partitions.get((piece.seen.topic, piece.index))
+    rejected = piece.rejected
+    if told is None and rejected is None and piece.end_offset is not None:
+        code = _lost(connection, piece) or (REQUEST_TIMED_OUT if _behind(piece) else 0)
+        if code:
+            rejected = BatchRejected(code, "after the append", stage=Stage.LOG)
+    return answer_whole(piece, rejected, told)
 
 
 def _violate(connection: "Connection", what: str) -> None:
@@ -140,7 +187,7 @@ def _serve_piece(connection: "Connection", request: RequestSeen, piece: Piece, p
         piece.partition = _find_partition(connection, request, piece)
         _append(connection, piece)
     except BatchRejected as error:
-        rejected = error
+        rejected = piece.rejected = error
     return answer_whole(piece, rejected, told)
 
 
@@ -189,4 +236,6 @@ def _append(connection: "Connection", piece: Piece) -> None:
     appended = piece.partition.log.append(piece.batch, piece.partition.leader_epoch, rules.append_time_ms)
     piece.log_append_time_ms = appended.log_append_time_ms
     piece.seen.base_offset = appended.base_offset
+    piece.leader_epoch = piece.partition.leader_epoch
+    piece.end_offset = appended.base_offset + len(piece.batch.records)
     piece.seen.appended, piece.seen.duplicate = not appended.duplicate, appended.duplicate

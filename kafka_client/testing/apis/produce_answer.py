@@ -37,6 +37,9 @@ class Piece:
     seen: BatchSeen
     partition: "FakePartition | None" = None
     log_append_time_ms: int = -1
+    rejected: BatchRejected | None = None
+    leader_epoch: int = -1
+    end_offset: int | None = None
 
 
 def answer_whole(

@@ -23,6 +23,9 @@ __all__ = ["UNKNOWN_TOPIC", "UNKNOWN_TOPIC_LIMIT", "Answers"]
 UNKNOWN_TOPIC = 3
 #: So many answers in a row and the topic is taken to be missing, not just unknown to one broker.
 UNKNOWN_TOPIC_LIMIT = 4
+#: And for so long, where Produce says so: a leader may learn of a new topic later than the broker that metadata came
+#: from, by most of a second on a busy machine, in which four answers go by.
+UNKNOWN_TOPIC_FOR_S = 5.0
 
 
 class Answers:
@@ -34,6 +37,7 @@ class Answers:
         "_renegotiated",
         "_topic",
         "_unknown_answers",
+        "_unknown_since",
         "_window",
         "answered_at",
         "not_before",
@@ -47,6 +51,7 @@ class Answers:
         self._failures = 0
         self._renegotiated = False
         self._unknown_answers = 0
+        self._unknown_since = 0.0
         self._topic = topic
         self._office = office
         self._window = window
@@ -68,7 +73,12 @@ class Answers:
         """Carry out what the answer means."""
         self.answered_at = now
         row = error_row(result.error_code)
-        self._unknown_answers = self._unknown_answers + 1 if row.code == UNKNOWN_TOPIC else 0
+        if row.code != UNKNOWN_TOPIC:
+            self._unknown_answers = 0
+        else:
+            if self._unknown_answers == 0:
+                self._unknown_since = now
+            self._unknown_answers += 1
         window = self._window
         if batch.phase is not Phase.ABANDONED:
             decision = decide(batch, row, result, is_next=window.is_next(batch))
@@ -102,7 +112,8 @@ class Answers:
         match step:
             case Step.AGAIN:
                 self._back_off(now)
-                if self._unknown_answers >= UNKNOWN_TOPIC_LIMIT:
+                long_s = now - self._unknown_since
+                if self._unknown_answers >= UNKNOWN_TOPIC_LIMIT and long_s >= UNKNOWN_TOPIC_FOR_S:
                     office.standing.topic_error(self._topic, row, row.advice, now)
             case Step.LEAVE:
                 self._back_off(now, first_free=True)

@@ -106,6 +106,8 @@ class Leaders:
             self.topic_names[known.topic_id] = topic.name
             recreated = topic.topic_id not in (NULL_TOPIC_ID, known.topic_id)
         topic.topic_id = known.topic_id
+        if recreated and topic.hold.error is not None and topic.hold.error.code == UNKNOWN_TOPIC:
+            self._standing.clear(topic.hold)  # what was missing is there
         topic.resize(len(known.partitions), now, recreated=recreated)
         nobody = LeaderInfo(None, -1)
         for partition in topic.all_partitions():

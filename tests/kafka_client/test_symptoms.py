@@ -327,3 +327,31 @@ async def test_topic_that_metadata_called_missing_is_not_asked_about_again_for_3
             await waiting.wait()
         assert isinstance(waiting.outcomes[0], Delivered)
         assert trio.current_time() - started < 3
+
+
+async def test_leader_that_does_not_know_the_topic_yet_holds_it_for_30_s(scenario, autojump_clock) -> None:
+    """Seen after a topic was deleted and created again: one broker heard of the new one later than metadata's."""
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.fail(3, times=6)
+        started = trio.current_time()
+        assert isinstance(await s.outcome(b"A"), Delivered)
+        assert trio.current_time() - started < 5
+
+
+async def test_topic_created_again_stays_on_hold_for_30_s(scenario, autojump_clock) -> None:
+    async with scenario(metadata_max_age_s=1.0) as s:
+        await s.outcome(b"warm-up")
+        s.deliveries.clear()
+        fault = s.cluster.faults.fail(3, times=None)
+        waiting = s.deliver(b"A")
+        await trio.sleep(10)
+        assert [error.code for error in s.producer.statistics().operator_errors] == [3]
+        s.cluster.delete_topic("events")
+        s.cluster.create_topic("events", 1)
+        s.cluster.faults.forget(fault)
+        started = trio.current_time()
+        with waiting:
+            await waiting.wait()
+        assert isinstance(waiting.outcomes[0], Delivered)
+        assert trio.current_time() - started < 5

@@ -151,9 +151,10 @@ class FakeBroker:
 
     def pause(self, after_bytes: int = 0) -> None:
         """Stop as by SIGSTOP: connections stay open, nothing is read (after so many bytes), nothing is written."""
+        if not self._paused:  # who waits already is woken by the one `resume`
+            self._resumed = trio.Event()
         self._paused = True
         self._allowance_bytes = after_bytes
-        self._resumed = trio.Event()
         for connection in self.connections:
             connection.interrupt_read()
 

@@ -355,3 +355,20 @@ async def test_topic_created_again_stays_on_hold_for_30_s(scenario, autojump_clo
             await waiting.wait()
         assert isinstance(waiting.outcomes[0], Delivered)
         assert trio.current_time() - started < 5
+
+
+async def test_broker_that_was_paused_twice_never_answers_again(scenario, autojump_clock) -> None:
+    """The fake's: what waited for the first pause to end was forgotten by the second."""
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.pause_broker(1)
+        delivery = s.deliver(b"v")
+        await trio.sleep(0.1)
+        s.cluster.pause_broker(1)
+        await trio.sleep(0.1)
+        s.cluster.resume_broker(1)
+        started = trio.current_time()
+        with delivery:
+            await delivery.wait()
+        assert isinstance(delivery.outcomes[0], Delivered)
+        assert trio.current_time() == started

@@ -35,7 +35,7 @@ class Endpoint:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+        return httpx.Response(answer.status_code, stream=httpx.ByteStream(answer.content), headers=answer.headers)
 
 
 def token(value: str = "token", **members: object) -> httpx.Response:

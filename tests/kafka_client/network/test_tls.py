@@ -1,7 +1,10 @@
 """TLS and sockets for real, on loopback: what is refused, by whom, in which words."""
 
+import datetime
+import gc
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,13 +13,18 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from kafka_client.config import ProducerConfig, SecurityConfig
 from kafka_client.errors import ConfigError, ConnectionLost, ProtocolError, SecurityError
 from kafka_client.network.connection import open_connection
+from kafka_client.network.credentials import credentials_of
 from kafka_client.network.tcp import connect_tcp
-from kafka_client.network.tls import make_ssl_context, tls_refusal
+from kafka_client.network.tls import TlsContext, make_ssl_context, tls_refusal
+from kafka_client.outcome import Record
+from kafka_client.producer import open_producer
+from kafka_client.testing import open_fake_cluster
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,130 @@ async def test_certificates_that_vanish_are_a_security_error_of_the_connection(
         with pytest.raises(SecurityError, match=r"ssl_cafile: '/nowhere/ca\.pem' cannot be read"):
             async with open_connection("localhost", port, config=configured(port, ssl_cafile="/nowhere/ca.pem")):
                 pytest.fail("entered")
+
+
+async def test_certificate_that_has_expired_is_named(papers: Papers, make_versions_body: Callable[..., bytes]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    past = datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC)
+    cert = papers.authority.issue_cert("localhost", not_before=past - datetime.timedelta(days=1), not_after=past)
+    cert.configure_cert(context)
+    async with listening(kafka_over_tls(context, make_versions_body)) as port:
+        with pytest.raises(SecurityError, match="certificate has expired; the broker needs a new certificate"):
+            async with open_connection("localhost", port, config=configured(port, ssl_cafile=papers.cafile)):
+                pytest.fail("entered")
+
+
+def copied(papers: Papers, directory: Path) -> SecurityConfig:
+    """A configuration with files of its own."""
+    for name in ("cafile", "certfile", "keyfile"):
+        (directory / name).write_bytes(Path(getattr(papers, name)).read_bytes())
+    return SecurityConfig(protocol="SSL", **{f"ssl_{name}": str(directory / name) for name in FILES})  # type: ignore[arg-type]  # strings all
+
+
+FILES = ("cafile", "certfile", "keyfile")
+
+
+@pytest.mark.parametrize("changed", FILES)
+def test_context_is_kept_until_a_file_changes(papers: Papers, tmp_path: Path, changed: str) -> None:
+    security = copied(papers, tmp_path)
+    tls = TlsContext()
+    first, warning = tls.current(security)
+    assert tls.current(security) == (first, warning) == (first, "")
+    file = tmp_path / changed
+    # The same bytes in another file, as a tool that writes and renames leaves them.
+    file.with_name("new").write_bytes(file.read_bytes())
+    file.with_name("new").rename(file)
+    second, warning = tls.current(security)
+    assert second is not first
+    assert warning == ""
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a certificate"])
+@pytest.mark.parametrize("broken", FILES)
+def test_context_of_before_is_used_while_a_new_file_is_broken(
+    papers: Papers, tmp_path: Path, broken: str, content: bytes | None
+) -> None:
+    security = copied(papers, tmp_path)
+    tls = TlsContext()
+    first, _ = tls.current(security)
+    file = tmp_path / broken
+    good = file.read_bytes()
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    kept, warning = tls.current(security)
+    assert kept is first
+    assert warning.startswith("ssl_c")
+    assert str(file) in warning
+    assert warning.endswith("; what was there before is still used")
+    file.write_bytes(good)
+    mended, warning = tls.current(security)
+    assert mended is not first
+    assert warning == ""
+
+
+def test_context_that_never_worked_is_a_config_error(papers: Papers, tmp_path: Path) -> None:
+    security = copied(papers, tmp_path)
+    (tmp_path / "keyfile").write_bytes(trustme.CA().issue_cert("x").private_key_pem.bytes())
+    with pytest.raises(ConfigError, match=r"^ssl_certfile: .* cannot be read as certificate chain and matching key"):
+        TlsContext().current(security)
+
+
+def test_contexts_are_shared_by_equal_configurations_and_end_with_them(papers: Papers, tmp_path: Path) -> None:
+    one, other = copied(papers, tmp_path), copied(papers, tmp_path)
+    assert one is not other
+    shared = credentials_of(one)
+    assert credentials_of(other) is shared
+    assert credentials_of(SecurityConfig(protocol="SSL")) is not shared
+    kept = weakref.ref(one)
+    del one, other
+    gc.collect()
+    assert kept() is None
+
+
+async def test_certificate_files_that_break_are_an_operator_error_and_no_reason_of_outcomes(
+    papers: Papers, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    security = copied(papers, tmp_path)
+    credentials_of(security).tls.current(security)
+    (tmp_path / "certfile").write_bytes(b"half")
+    context = server_context(papers, "fake-1", wants_client=True)
+
+    async with open_fake_cluster(topics={"events": 1}) as fake:
+
+        async def over_tls(host: str, port: int) -> trio.abc.HalfCloseableStream:
+            ours, theirs = trio.testing.memory_stream_pair()
+            plain = await fake.connector(host, port)
+            nursery.start_soon(bridge, trio.SSLStream(theirs, context, server_side=True, https_compatible=True), plain)
+            return ours
+
+        config = ProducerConfig(bootstrap_servers=fake.bootstrap_servers, security=security)
+        async with trio.open_nursery() as nursery:
+            async with open_producer(config, connector=over_tls) as producer:
+                await producer.send(Record("events", b"still goes"))
+                [error] = producer.statistics().operator_errors
+                assert producer._dispatch.standing.reason() is None
+            nursery.cancel_scope.cancel(reason="the test is over")
+    assert (error.code, error.name, error.scope) == (0, "CERTIFICATE_FILES", "broker 1")
+    assert "what was there before is still used" in error.advice
+
+
+async def bridge(one: trio.abc.Stream, other: trio.abc.Stream) -> None:
+    async def copy(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+        try:
+            async for data in source:
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel(reason="one side closed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copy, one, other)
+        nursery.start_soon(copy, other, one)
+    await trio.aclose_forcefully(one)
+    await trio.aclose_forcefully(other)
+    await trio.lowlevel.checkpoint()
 
 
 async def test_tcp_options_are_set() -> None:

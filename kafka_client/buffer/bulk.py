@@ -113,8 +113,8 @@ class Bulk(Delivery, gc=False, eq=False):
             if not positions:
                 return
             if len(positions) < part.open:
-                outcome = home.release_some(part, positions, reason)
-                self._name([part.indices[j] for j in positions], outcome)
+                taken_back = [part.indices[j] for j in positions]  # before a sweep moves the others up
+                self._name(taken_back, home.release_some(part, positions, reason))
                 part.open -= len(positions)
                 self._settled(len(positions))
                 home.released()

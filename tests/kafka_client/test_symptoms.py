@@ -4,7 +4,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kafka_client import Delivered, ProducerObserver, Record, Unknown
+from kafka_client import Delivered, NotSent, ProducerObserver, Record, Unknown
 
 
 async def test_record_waits_for_its_timeout_after_the_leader_went_and_came_back(scenario, autojump_clock) -> None:
@@ -372,3 +372,20 @@ async def test_broker_that_was_paused_twice_never_answers_again(scenario, autoju
             await delivery.wait()
         assert isinstance(delivery.outcomes[0], Delivered)
         assert trio.current_time() == started
+
+
+async def test_other_records_are_taken_back_than_those_named_when_most_of_the_queue_goes(
+    scenario, autojump_clock
+) -> None:
+    """The sweep moved the rest of the run up before the outcomes were entered."""
+    async with scenario() as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.delay(1)
+        s.deliver(b"in flight")
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"in flight"))
+        delivery = s.deliver(*[b"%d" % number for number in range(300)])
+        named = list(range(0, 300, 3)) + list(range(1, 300, 3))
+        with delivery:
+            delivery.withdraw(named)
+            await delivery.wait()
+        assert [type(outcome) for outcome in delivery.outcomes] == [NotSent, NotSent, Delivered] * 100

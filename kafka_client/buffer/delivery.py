@@ -32,7 +32,7 @@ from typing import ClassVar, TypeAlias
 import trio
 from msgspec import Struct
 
-from kafka_client.outcome import NotSent, Outcome, Unknown
+from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 
 from .run import Acknowledgement, Ended, Home, Resolution, delivered
 
@@ -201,7 +201,13 @@ class Single(Delivery, gc=False, eq=False):
             resolution = self.home.resolution  # type: ignore[union-attr]  # no outcome of its own: it has a home
             if resolution is None:
                 return [None]
-            outcome = self.outcome = self._spelled(resolution)
+            if resolution.__class__ is Acknowledgement and resolution.of_create_time:
+                # As `delivered`, for the usual case.
+                offset = resolution.base_offset + self.first
+                outcome = Delivered(resolution.partition, offset, self.timestamps, resolution.attempts)
+            else:
+                outcome = self._spelled(resolution)
+            self.outcome = outcome
         return [outcome]
 
     @property

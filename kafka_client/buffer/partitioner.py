@@ -58,28 +58,22 @@ def routed_partition(route: int, partitions: int) -> int:
 class StickyPartitioner:
     """The partition that records without a key go to at the moment."""
 
-    __slots__ = ("_bytes", "_current", "_random")
+    __slots__ = ("_random", "partition", "room")
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng
-        self._current = -1
-        self._bytes = 0
+        self.partition = -1
+        self.room = 0
+        """Bytes that may still go to `partition`; whoever sends them there counts them off. None left: `choose`."""
 
-    def current(self, size: int) -> int | None:
-        """The partition for ``size`` bytes, or None when it is time to `choose`."""
-        if self._current < 0 or self._bytes >= STICKY_BYTES:
-            return None
-        self._bytes += size
-        return self._current
-
-    def choose(self, loads: Sequence[int | None], size: int) -> int:
+    def choose(self, loads: Sequence[int | None]) -> int:
         """Take the least loaded partition; ``loads`` are bytes, None for one without a leader."""
         least = min((load for load in loads if load is not None), default=None)
-        self._current = self._random.choice([index for index, load in enumerate(loads) if load == least])
-        self._bytes = size
-        return self._current
+        self.partition = self._random.choice([index for index, load in enumerate(loads) if load == least])
+        self.room = STICKY_BYTES
+        return self.partition
 
     def leave(self, partition: int) -> None:
         """Choose again for the next record if this is the current partition: it lost its leader or stalls."""
-        if self._current == partition:
-            self._current = -1
+        if self.partition == partition:
+            self.room = 0

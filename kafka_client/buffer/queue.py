@@ -14,9 +14,10 @@ least one of them.
 `Undealt` holds the records of a topic whose partitions are unknown; they are dealt out when that is known.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import accumulate, takewhile
+from itertools import accumulate
 
 from kafka_client.outcome import NotSent
 from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES
@@ -107,9 +108,8 @@ class RecordQueue:
 
     def _fitting(self, tails: Sequence[bytes | None]) -> int:
         """How many of these fit into the last segment."""
-        room = self.last.room
-        needs = accumulate(len(tail or b"") + RECORD_OVERHEAD_MAX_BYTES for tail in tails)
-        return sum(1 for _ in takewhile(lambda need: need <= room, needs))
+        needs = accumulate([len(tail) + RECORD_OVERHEAD_MAX_BYTES for tail in tails if tail is not None])
+        return bisect_right(list(needs), self.last.room)
 
     # The keeper of its segments.
 

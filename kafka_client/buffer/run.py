@@ -45,13 +45,15 @@ RECORD_COST_BYTES = 100
 class Acknowledgement:
     """One batch's acknowledgement, shared by all runs in it; `Delivered` values are made from it on demand."""
 
-    __slots__ = ("attempts", "base_offset", "log_append_time_ms", "partition")
+    __slots__ = ("attempts", "base_offset", "log_append_time_ms", "of_create_time", "partition")
 
     def __init__(self, partition: TopicPartition, base_offset: int, log_append_time_ms: int, attempts: int) -> None:
         self.partition = partition
         self.base_offset = base_offset
         self.log_append_time_ms = log_append_time_ms
         self.attempts = attempts
+        self.of_create_time = base_offset >= 0 and log_append_time_ms < 0
+        """The usual case: offsets are known, and the records stand there with their own timestamps."""
 
 
 #: How a run ended.

@@ -24,7 +24,13 @@ from kafka_client.buffer.partitioner import NO_ROUTE, route_of
 from kafka_client.buffer.run import RECORD_COST_BYTES, Part
 from kafka_client.buffer.segment import Parcel
 from kafka_client.outcome import Record
-from kafka_client.wire.record_batch import BATCH_OVERHEAD_BYTES, RECORD_OVERHEAD_MAX_BYTES, encode_record_tail
+from kafka_client.wire.record_batch import (
+    BATCH_OVERHEAD_BYTES,
+    LENGTHS_KEPT,
+    NO_KEY_PREFIXES,
+    RECORD_OVERHEAD_MAX_BYTES,
+    encode_record_tail,
+)
 
 from .dispatch import Dispatch
 
@@ -58,31 +64,46 @@ class Intake:
             TypeError, ValueError: it cannot be encoded.
         """
         now = self._clock()
-        tail = encode_record_tail(record.key, record.value, record.headers)
-        route = NO_ROUTE if record.key is None and record.partition is None else route_of(record)
+        value, key, headers, partition = record.value, record.key, record.headers, record.partition
+        if key is None and not headers and value.__class__ is bytes and len(value) < LENGTHS_KEPT:
+            tail = b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)  # as encode_record_tail
+        else:
+            tail = encode_record_tail(key, value, headers)
         stamp = record.timestamp_ms
         if stamp is None:
             stamp = self._stamp if now < self._stamped_until else self._read_stamp(now)
         else:
             check_timestamp(stamp)
-        name = record.topic
-        topic = self._topics.get(name)
-        if topic is None:
-            check_topic(name)
+        route = NO_ROUTE if key is None and partition is None else route_of(record)
         size = len(tail)
-        if self.closed or size > self._record_max:
-            return self._refused(1, now, "closed" if self.closed else _TOO_LARGE)
         cost = size + RECORD_COST_BYTES
         deadline = now + self._timeout_s
-        admitted = self._budget.try_take(cost)
-        if admitted and topic is not None and topic.partitions:
-            return topic.enqueue_one(tail, route, stamp, deadline, self._tally, now)
+        topic = self._topics.get(record.topic)
+        if topic is None or not topic.partitions or size > self._record_max or self.closed:
+            return self._one_slowly(record.topic, tail, route, stamp, deadline)
+        if not self._budget.try_take(cost):
+            return self._one_waits(record.topic, tail, route, stamp, deadline)
+        sticky = topic.sticky
+        if route == NO_ROUTE and sticky.room > 0:
+            sticky.room -= size
+            return topic.partitions[sticky.partition].enqueue_one(tail, stamp, deadline, self._tally, now, False)
+        return topic.partition_of(route, size).enqueue_one(tail, stamp, deadline, self._tally, now, route >= 0)
+
+    def _one_slowly(self, topic: str, tail: bytes, route: int, stamp: int, deadline: float) -> Delivery:
+        """Where something stands in the way: it is refused, or waits for metadata or for the budget."""
+        check_topic(topic)
+        if self.closed or len(tail) > self._record_max:
+            return self._refused(1, deadline, "closed" if self.closed else _TOO_LARGE)
+        if not self._budget.try_take(len(tail) + RECORD_COST_BYTES):
+            return self._one_waits(topic, tail, route, stamp, deadline)
         single = Single(deadline, self._tally, None, None, None, 0, stamp)
-        parcel = Parcel(name, single, (tail,), size, (route,))
-        if admitted:
-            self._dispatch.topic(name).deal(parcel, now)
-        else:
-            self._dispatch.stand_in_line(single, (parcel,), cost)
+        self._dispatch.topic(topic).deal(Parcel(topic, single, (tail,), len(tail), (route,)), self._clock())
+        return single
+
+    def _one_waits(self, topic: str, tail: bytes, route: int, stamp: int, deadline: float) -> Delivery:
+        single = Single(deadline, self._tally, None, None, None, 0, stamp)
+        parcel = Parcel(topic, single, (tail,), len(tail), (route,))
+        self._dispatch.stand_in_line(single, (parcel,), parcel.cost)
         return single
 
     def many(self, records: Sequence[Record]) -> Delivery:
@@ -93,7 +114,15 @@ class Intake:
         """
         now = self._clock()
         count = len(records)
-        tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+        tails = [
+            b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)  # as encode_record_tail
+            if record.key is None
+            and not record.headers
+            and (value := record.value).__class__ is bytes
+            and len(value) < LENGTHS_KEPT
+            else encode_record_tail(record.key, record.value, record.headers)
+            for record in records
+        ]
         routes = [
             NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
         ]
@@ -102,7 +131,7 @@ class Intake:
         for name in topics:
             check_topic(name)
         if self.closed:
-            return self._refused(count, now, "closed")
+            return self._refused(count, now + self._timeout_s, "closed")
         delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
         sizes = list(map(len, tails))
         if len(topics) == 1 and max(sizes) <= self._record_max:
@@ -159,8 +188,7 @@ class Intake:
             )
         return parcels
 
-    def _refused(self, count: int, now: float, reason: str) -> Delivery:
-        deadline = now + self._timeout_s
+    def _refused(self, count: int, deadline: float, reason: str) -> Delivery:
         delivery: Delivery
         if count == 1:
             delivery = Single(deadline, self._tally, None, None, None, 0, 0, outcome=self._budget.not_sent(reason))

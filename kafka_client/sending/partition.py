@@ -80,7 +80,7 @@ class PartitionState:
     # What comes in.
 
     def enqueue_one(
-        self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, now: float, *, explicit: bool
+        self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, now: float, explicit: bool
     ) -> Single:
         """Queue one record, as a delivery of its own, whose bytes the budget has admitted."""
         queue = self.queue

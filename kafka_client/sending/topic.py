@@ -10,7 +10,6 @@ of the topic waits behind it.
 import random
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import Single, Tally
 from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
 from kafka_client.buffer.queue import Undealt
 from kafka_client.buffer.run import Part
@@ -49,18 +48,14 @@ class TopicState:
         """Metadata refuses it for a reason that people have to mend; a topic that is only unknown may yet appear."""
         return self.metadata_error and self.hold.error is not None and self.metadata_misses == 0
 
-    def enqueue_one(
-        self, tail: bytes, route: int, timestamp_ms: int, deadline: float, tally: Tally, now: float
-    ) -> Single:
-        """Queue one record as a delivery of its own; the budget has admitted it, and there are partitions."""
+    def partition_of(self, route: int, size: int) -> PartitionState:
+        """Where a record of this size goes; only while there are partitions."""
         partitions = self.partitions
         if route == NO_ROUTE:
-            partition = partitions[self._sticky(len(tail))]
-        elif route >= 0:
-            partition = partitions[route] if route < len(partitions) else self.partition(route)
-        else:
-            partition = partitions[routed_partition(route, len(partitions))]
-        return partition.enqueue_one(tail, timestamp_ms, deadline, tally, now, explicit=route >= 0)
+            return partitions[self._sticky(size)]
+        if route >= 0:
+            return self.partition(route)
+        return partitions[routed_partition(route, len(partitions))]
 
     def deal(self, parcel: Parcel, now: float) -> None:
         """Queue a parcel by the routes of its records; the budget has admitted it."""
@@ -72,6 +67,9 @@ class TopicState:
         count = len(self.partitions)
         run, tails, routes = parcel.run, parcel.tails, parcel.routes
         assert run is not None
+        if routes.count(NO_ROUTE) == len(routes):
+            self.partitions[self._sticky(parcel.size)].enqueue(run, tails, parcel.size, now)
+            return
         sticky = self._sticky(parcel.size) if NO_ROUTE in routes else NO_ROUTE
         groups: dict[int, list[int]] = {}
         for j, route in enumerate(routes):
@@ -146,14 +144,16 @@ class TopicState:
         return [*self.partitions, *self.beyond.values()] if self.beyond else self.partitions
 
     def _sticky(self, size: int) -> int:
-        current = self.sticky.current(size)
-        if current is None:
-            loads = [
-                None if partition.leader is None else partition.queue.size_bytes + partition.window.cost
-                for partition in self.partitions
-            ]
-            current = self.sticky.choose(loads, size)
-        return current
+        sticky = self.sticky
+        if sticky.room <= 0:
+            sticky.choose(
+                [
+                    None if partition.leader is None else partition.queue.size_bytes + partition.window.cost
+                    for partition in self.partitions
+                ]
+            )
+        sticky.room -= size
+        return sticky.partition
 
     def __repr__(self) -> str:
         return f"<TopicState {self.name}: {len(self.partitions)} partitions, {self.undealt.count} records undealt>"

@@ -35,6 +35,8 @@ from .primitives import Buffer, Reader, uvarint_bytes, varint_bytes
 
 __all__ = [
     "BATCH_OVERHEAD_BYTES",
+    "LENGTHS_KEPT",
+    "NO_KEY_PREFIXES",
     "NO_PRODUCER_ID",
     "RECORD_OVERHEAD_MAX_BYTES",
     "DecodedBatch",
@@ -70,16 +72,17 @@ RECORD_OVERHEAD_MAX_BYTES = 21
 # them varints are computed. 1.5 MB in all.
 _OFFSETS_KEPT = 16 * 1024
 _DELTAS_KEPT = 8 * 1024
-_LENGTHS_KEPT = 8 * 1024
+LENGTHS_KEPT = 8 * 1024
 
 _OFFSET_DELTAS = [varint_bytes(delta) for delta in range(_OFFSETS_KEPT)]
 _OFFSET_DELTA_LENGTHS = [len(encoded) for encoded in _OFFSET_DELTAS]
 #: attributes (always 0) and timestamp delta
 _TIMESTAMP_DELTAS = [b"\x00" + varint_bytes(delta) for delta in range(_DELTAS_KEPT)]
-_LENGTHS = [varint_bytes(length) for length in range(_LENGTHS_KEPT)]
+_LENGTHS = [varint_bytes(length) for length in range(LENGTHS_KEPT)]
 
 _NULL = varint_bytes(-1)
-_NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
+#: How the tail of a record without a key begins, by the length of its value.
+NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
 _HEADER_NAMES: dict[str, bytes] = {}
 _HEADER_NAMES_KEPT = 1024
 
@@ -91,8 +94,8 @@ bytes(4 * 1024 * 1024)
 
 def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers = ()) -> bytes:
     """The part of a record that depends on nothing but itself. Headers may repeat a name and keep their order."""
-    if key is None and value is not None and not headers and len(value) < _LENGTHS_KEPT:
-        return b"%b%b\x00" % (_NO_KEY_PREFIXES[len(value)], value)
+    if key is None and value is not None and not headers and len(value) < LENGTHS_KEPT:
+        return b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)
     head = _NULL if key is None else _length(len(key)) + key
     body = _NULL if value is None else _length(len(value)) + value
     if not headers:
@@ -197,7 +200,7 @@ def _join_records(tails: Sequence[bytes], deltas: Sequence[bytes], count: int) -
         offset_lengths = list(map(len, offsets))
     lengths = list(map(add, map(len, tails), map(add, map(len, deltas), offset_lengths)))
     parts: list[Buffer] = [b""] * (4 * count)
-    if max(lengths) < _LENGTHS_KEPT:
+    if max(lengths) < LENGTHS_KEPT:
         parts[0::4] = map(_LENGTHS.__getitem__, lengths)
     else:
         parts[0::4] = map(_length, lengths)
@@ -208,7 +211,7 @@ def _join_records(tails: Sequence[bytes], deltas: Sequence[bytes], count: int) -
 
 
 def _length(length: int) -> bytes:
-    return _LENGTHS[length] if length < _LENGTHS_KEPT else varint_bytes(length)
+    return _LENGTHS[length] if length < LENGTHS_KEPT else varint_bytes(length)
 
 
 def _header_name(name: str) -> bytes:

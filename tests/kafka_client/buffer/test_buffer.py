@@ -467,11 +467,12 @@ def test_explicit_partition_wins_over_the_key() -> None:
 
 def test_sticky_partition_moves_to_the_least_loaded_with_a_leader() -> None:
     sticky = StickyPartitioner(random.Random(1))
-    assert sticky.current(10) is None
-    assert sticky.choose([500, None, 300, 400], 10) == 2
-    assert sticky.current(STICKY_BYTES - 10) == 2
-    assert sticky.current(1) is None
-    assert sticky.choose([0, 100, 100], 10) == 0
+    assert sticky.room == 0
+    assert sticky.choose([500, None, 300, 400]) == 2
+    assert (sticky.partition, sticky.room) == (2, STICKY_BYTES)
+    assert sticky.choose([0, 100, 100]) == 0
+    sticky.leave(2)
+    assert sticky.room == STICKY_BYTES
     sticky.leave(0)
-    assert sticky.current(1) is None
-    assert sticky.choose([None, None], 1) in (0, 1)
+    assert sticky.room == 0
+    assert sticky.choose([None, None]) in (0, 1)

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from kafka_client import ConfigError, Delivered, NotSent, ProducerConfig, Record, Unknown
 from kafka_client.sending.identity import MAX_EPOCH, MAX_SEQUENCE, ProducerState
-from kafka_client.testing.messages import Api
+from kafka_client.testing.messages import Api, encode_answer
 
 
 async def test_bug_01_sequence_reused_after_cancel_loses_the_next_record(scenario, autojump_clock) -> None:
@@ -272,7 +272,12 @@ async def test_bug_11_answer_that_nobody_asked_for_hurts_others(scenario, autoju
         for number in range(in_flight):
             deliveries.append(s.deliver(b"%d" % number, partition=1))
             await wait_all_tasks_blocked()
-        await connection._stream.send_all(struct.pack(">iib", 5, 999, 0))
+        # A success, and a lie: taken for the answer to one of ours it would tell an offset that the log does not have.
+        result = {"index": 1, "error_code": 0, "base_offset": 77, "log_append_time": -1, "log_start_offset": 0}
+        result |= {"record_errors": [], "error_message": None}
+        topic = {"name": "events", "topic_id": s.cluster.topics["events"].topic_id, "partition_responses": [result]}
+        answer = encode_answer(Api.PRODUCE, 13, 999, {"responses": [topic], "throttle_time": 0})
+        await connection._stream.send_all(struct.pack(">i", len(answer)) + answer)
         await wait_all_tasks_blocked()
         deliveries.append(s.deliver(b"after", partition=1))
         for delivery in deliveries:

@@ -204,6 +204,25 @@ def test_request_never_mixes_identities(lab) -> None:
     assert len(first.batches) == len(second.batches) == 1
 
 
+def test_retry_under_the_old_identity_does_not_join_a_request_of_the_new_one(lab) -> None:
+    lab = lab()
+    lab.warm()
+    other = lab.add_partition(1)
+    lab.queue(b"warm", partition=other)
+    lab.outbox.urge()
+    lab.answer(lab.request())
+    lab.queue(b"x", partition=other)
+    lab.outbox.urge()
+    lab.answer(lab.request(), 19)
+    lab.office.identity.leave(ProducerState(7, 0))
+    lab.outbox.forget(other)
+    lab.queue(b"a")
+    lab.outbox.poke(other)  # behind the partition that begins the new epoch
+    first = lab.retry()
+    second = lab.request()
+    assert [[batch.state.epoch for _, batch in request.batches] for request in (first, second)] == [[1], [0]]
+
+
 def test_epoch_32767_asks_for_a_new_id_and_waits_for_it(lab) -> None:
     lab = lab()
     lab.office.identity.current = ProducerState(7, 32767)

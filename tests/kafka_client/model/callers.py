@@ -61,7 +61,7 @@ class Callers:
             return
         entry = self.call(records)
         if step.resolve_s < 0:
-            self._register(entry, step.resend == "inside")
+            self._register(entry, step.resend)
         self._stage.timers.start_soon(self._task, self._caller, step, entry)
 
     async def _task(self, run: Callable[[Deliver, Entry], Awaitable[None]], step: Deliver, entry: Entry) -> None:
@@ -95,14 +95,19 @@ class Callers:
         self._stage.books.delivered_as(entry, self._stage.books.producer.delivery(records))
         return entry
 
-    def _register(self, entry: Entry, resend: bool) -> None:
-        if not resend:
+    def _register(self, entry: Entry, resend: str) -> None:
+        if resend not in ("inside", "others"):
             self._stage.books.register(entry)
             return
 
         def fn(index: int, outcome: Outcome) -> None:
-            self._stage.books.resolved(entry, index, outcome)
-            if not isinstance(outcome, Delivered) and entry.generation < 2:
+            books = self._stage.books
+            books.resolved(entry, index, outcome)
+            if resend == "others":
+                for other in books.entries[-3:]:
+                    if other.delivery is not None:
+                        other.delivery.withdraw()
+            elif not isinstance(outcome, Delivered) and entry.generation < 2:
                 self._send_again(entry, [index])
 
         entry.registered = True
@@ -137,7 +142,7 @@ class Callers:
         if step.resolve_s >= 0:
             if step.resolve_s > 0:
                 await trio.sleep(step.resolve_s)
-            self._register(entry, step.resend == "inside")
+            self._register(entry, step.resend)
         entry.ended = True
         if step.resend == "after" and entry.generation < 2:
             failed = [j for j, outcome in enumerate(delivery.outcomes) if not isinstance(outcome, Delivered)]

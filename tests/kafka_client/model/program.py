@@ -85,7 +85,8 @@ class Deliver(Step):
     resolve_s: float = -1.0
     """When ``on_resolved`` is registered, counted from the block's end; negative: at the call."""
     resend: str = ""
-    """"after": what was not delivered is sent again after the block; "inside": within ``on_resolved``."""
+    """"after": what was not delivered is sent again after the block; "inside": within ``on_resolved``; "others": within
+    ``on_resolved`` the latest deliveries are taken back."""
     by: str = "delivery"
     """Or "send", "send_many"."""
 
@@ -262,7 +263,7 @@ _deliver = st.builds(
     withdraw=st.just(()) | st.lists(st.integers(0, 14), max_size=4).map(tuple),
     withdraw_s=st.sampled_from(_TIMES),
     resolve_s=st.sampled_from((-1.0, -1.0, 0.0, 0.1, 5.0)),
-    resend=st.sampled_from(("", "", "after", "inside")),
+    resend=st.sampled_from(("", "", "after", "inside", "others")),
     by=st.sampled_from(("delivery",) * 8 + ("send", "send_many")),
 )
 _answer = st.builds(

@@ -91,7 +91,7 @@ async def install_kafka(
     Args:
         show: Called, in a worker thread, as the download proceeds.
         version: One of `RELEASES`.
-        java: To run it on; by default the installed one, or one that is fetched where the release needs an older.
+        java: To run it on; by default the installed one, or one that is fetched where the release is to have an older.
 
     On cancellation: the download's thread is left to end by itself; nothing half-written is ever used.
 

@@ -10,7 +10,7 @@ the *network* lets later requests be served meanwhile.
 
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,15 @@ class Connection:
     def interrupt_read(self) -> None:
         """Let the reader look at its broker's state again."""
         self._read_scope.cancel(reason="the fake broker was paused")
+
+    def endpoints(self, numbers: Iterable[int]) -> list[Value]:
+        """Where these brokers listen, as answers tell it (KIP-951)."""
+        known = [self.cluster.brokers[number] for number in sorted(numbers) if number in self.cluster.brokers]
+        return [
+            {"node_id": broker.number, "host": host, "port": port, "rack": broker.rack}
+            for broker in known
+            for host, port in [broker.address(tcp=self.tcp)]
+        ]
 
     async def serve(self) -> None:
         """Serve until either side closes."""

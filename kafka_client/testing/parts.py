@@ -85,11 +85,16 @@ class FakePartition:
         """Cut the log at the high watermark, as a follower's log that becomes the leader's does."""
         self.log.truncate(self.high_watermark)
 
-    def refusal(self, broker: int, epoch: int) -> int:
-        """Why this broker does not serve who knows this leader epoch (-1: none); 0 if it does."""
+    def refusal(self, broker: int, epoch: int, *, followers: bool = False) -> int:
+        """Why this broker does not serve who knows this leader epoch (-1: none); 0 if it does.
+
+        Args:
+            followers: Followers serve too.
+        """
         if epoch not in (-1, self.leader_epoch):
             return FENCED_LEADER_EPOCH if epoch < self.leader_epoch else UNKNOWN_LEADER_EPOCH
-        return 0 if self.leader == broker else NOT_LEADER_OR_FOLLOWER
+        serves = self.leader == broker or (followers and broker in self.replicas)
+        return 0 if serves else NOT_LEADER_OR_FOLLOWER
 
     def lead(self, leader: int | None) -> None:
         """Elect; every election counts the epoch up."""

@@ -149,6 +149,7 @@ class RawClient:
 
     async def call(self, api: int, version: int, **members: Value) -> dict[str, Plain] | None:
         """Send, and wait for the answer; None when the broker closed instead, with or without a reset."""
+        await trio.lowlevel.checkpoint()
         try:
             await self.stream.send_all(self.encode(api, version, **members))
             frame = await self.receive_frame()

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 OFFSET_OUT_OF_RANGE = 1
 UNKNOWN_TOPIC_OR_PARTITION = 3
 UNKNOWN_TOPIC_ID = 100
+#: KIP-392.
+FIRST_VERSION_FROM_FOLLOWERS = 11
+#: NOT_LEADER_OR_FOLLOWER and FENCED_LEADER_EPOCH name the leader (KIP-951).
+HINTED = (6, 74)
+FIRST_VERSION_WITH_HINTS = 16
 
 
 class _Partition(Protocol):
@@ -49,25 +54,39 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
     body = cast("_Request", decode_request(Api.FETCH, request.version, frame, header.body_at))
     cluster = connection.cluster
     by_id = request.version >= 13
+    followers = request.version >= FIRST_VERSION_FROM_FOLLOWERS
 
-    def collect(plan: Plan) -> tuple[list[Value], int, bool]:
+    def collect(plan: Plan) -> tuple[list[Value], int, bool, set[int]]:
         room = body.max_bytes
         size = 0
         failed = False
+        leaders: set[int] = set()
         topics: list[Value] = []
         for wanted in body.topics:
             topic = cluster.topic_by_id(wanted.topic_id) if by_id else cluster.topics.get(wanted.topic)
             parts: list[Value] = []
             for part in wanted.partitions:
                 code, records, end, start = _partition(
-                    connection, topic, part, room, UNKNOWN_TOPIC_ID if by_id else 3, whole=size == 0
+                    connection,
+                    topic,
+                    part,
+                    room,
+                    UNKNOWN_TOPIC_ID if by_id else 3,
+                    whole=size == 0,
+                    followers=followers,
                 )
                 code = plan.code if plan.code is not None and request.version < 7 else code
                 failed |= code != 0
                 size += len(records)
                 room = max(0, room - len(records))
+                hint: dict[str, Value] = {}
+                if topic is not None and code in HINTED:
+                    leader, epoch = topic.partitions[part.partition].advertised
+                    hint = {"current_leader": {"leader_id": -1 if leader is None else leader, "leader_epoch": epoch}}
+                    leaders |= set() if leader is None else {leader}
                 parts.append(
                     {
+                        **(hint if request.version >= FIRST_VERSION_WITH_HINTS else {}),
                         "partition_index": part.partition,
                         "error_code": code,
                         "high_watermark": end,
@@ -85,21 +104,35 @@ def read(connection: "Connection", request: RequestSeen, frame: bytes, header: H
                     "partitions": parts,
                 }
             )
-        return topics, size, failed
+        return topics, size, failed, leaders
 
     def serve(plan: Plan) -> Mapping[str, Value]:
-        topics, _size, _failed = collect(plan)
-        return {"throttle_time": 0, "error_code": plan.code or 0, "session_id": 0, "responses": topics}
+        topics, _size, _failed, leaders = collect(plan)
+        whole: Mapping[str, Value] = {
+            "throttle_time": 0,
+            "error_code": plan.code or 0,
+            "session_id": 0,
+            "responses": topics,
+        }
+        endpoints = connection.endpoints(leaders)
+        return {**whole, "node_endpoints": endpoints} if endpoints else whole
 
     def ready() -> bool:
-        _topics, size, failed = collect(Plan())
+        _topics, size, failed, _leaders = collect(Plan())
         return failed or size >= body.min_bytes
 
     return Call(serve, ready, body.max_wait.total_seconds())
 
 
 def _partition(
-    connection: "Connection", topic: "FakeTopic | None", part: _Partition, room: int, unknown: int, *, whole: bool
+    connection: "Connection",
+    topic: "FakeTopic | None",
+    part: _Partition,
+    room: int,
+    unknown: int,
+    *,
+    whole: bool,
+    followers: bool,
 ) -> tuple[int, bytes, int, int]:
     """(code, records, end offset, start offset)."""
     if topic is None:
@@ -107,7 +140,9 @@ def _partition(
     if not 0 <= part.partition < len(topic.partitions):
         return UNKNOWN_TOPIC_OR_PARTITION, b"", -1, -1
     partition = topic.partitions[part.partition]
-    if code := partition.refusal(connection.broker.number, getattr(part, "current_leader_epoch", -1)):
+    if code := partition.refusal(
+        connection.broker.number, getattr(part, "current_leader_epoch", -1), followers=followers
+    ):
         return code, b"", -1, -1
     log = partition.log
     if not log.start_offset <= part.fetch_offset <= partition.high_watermark:

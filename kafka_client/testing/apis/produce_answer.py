@@ -101,11 +101,6 @@ def answer_pieces(
         ],
         "throttle_time": 0,
     }
-    known = [connection.cluster.brokers[number] for number in sorted(leaders) if number in connection.cluster.brokers]
-    if known:
-        whole["node_endpoints"] = [
-            {"node_id": broker.number, "host": host, "port": port, "rack": broker.rack}
-            for broker in known
-            for host, port in [broker.address(tcp=connection.tcp)]
-        ]
+    if endpoints := connection.endpoints(leaders):
+        whole["node_endpoints"] = endpoints
     return whole

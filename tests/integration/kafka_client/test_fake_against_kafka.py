@@ -6,7 +6,8 @@ reason.
 
 import pytest
 import trio
-from side_by_side import asking, producing, sequences
+from chaos.nodes import Nodes
+from side_by_side import asking, producing, sequences, three
 from side_by_side.table import ON_PURPOSE, SCENARIOS
 from side_by_side.target import open_fake, open_real
 
@@ -32,6 +33,24 @@ async def test_fake_answers_as_kafka_does(name: str, kafka: KafkaCluster) -> Non
         assert fake != real, f"they agree by now; the reason was: {ON_PURPOSE[name]}"
     else:
         assert fake == real
+
+
+@pytest.mark.parametrize("name", three.SCENARIOS)
+async def test_fake_cluster_of_three_answers_as_kafkas_does(name: str, nodes: Nodes) -> None:
+    scenario = three.SCENARIOS[name]
+
+    def pause(stopped: bool) -> None:
+        child = nodes.node(3).child
+        child.pause() if stopped else child.resume()
+
+    await trio.to_thread.run_sync(nodes.wait_whole)
+    with trio.fail_after(SCENARIO_TIMEOUT_S):
+        async with open_real(nodes.addresses, pause) as target:
+            real = await scenario(target)
+        async with open_fake_cluster(brokers=3, topics={}, strict_acks=False) as cluster, open_fake(cluster) as target:
+            fake = await scenario(target)
+            assert not any(request.injected for request in cluster.seen.requests)
+    assert fake == real
 
 
 def test_the_table_is_whole() -> None:

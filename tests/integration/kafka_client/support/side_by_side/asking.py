@@ -14,6 +14,7 @@ from .target import CLOSED, Target, asking_for, fetching, new_topic, offsets_of,
 
 async def closes(client: RawClient, data: bytes) -> object:
     """What comes after these bytes."""
+    await trio.lowlevel.checkpoint()
     try:
         await client.stream.send_all(data)
         with trio.fail_after(5):

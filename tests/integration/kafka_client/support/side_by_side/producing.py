@@ -166,6 +166,7 @@ async def every_codec(t: Target) -> Any:
 
 @scenario
 async def corrupt_compression(t: Target) -> Any:
+    await trio.lowlevel.checkpoint()
     body = encode_record(b"hello" * 50)
     found: list[Any] = []
     for codec in (1, 2, 3, 4):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import trio
+
 from .table import scenario
 from .target import Target, Topic
 
@@ -16,6 +18,7 @@ async def sent(t: Target, *batches: tuple[int, int, int], producer_id: int | Non
 
 
 async def sent_to(t: Target, topic: Topic, producer_id: int, *batches: tuple[int, int, int]) -> list[Any]:
+    await trio.lowlevel.checkpoint()
     return [
         await t.produce(
             topic,

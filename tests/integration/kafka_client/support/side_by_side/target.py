@@ -22,6 +22,9 @@ CLOSED = "the connection was closed"
 HEADER = struct.Struct(">qiibIhiqqqhii")
 COORDINATOR_LOADING = (14, 15, 16)
 DELETE_TOPICS = 20
+ELECT_LEADERS = 43
+ELECTION_NOT_NEEDED = 84
+ALTER_PARTITION_REASSIGNMENTS = 45
 TOPIC_ALREADY_EXISTS = 36
 NOT_YET = (3, 5, 6)
 NOBODY = {"leader_id": -1, "leader_epoch": -1}
@@ -42,6 +45,7 @@ class Target:
     connect_to: Callable[[int], Awaitable[trio.abc.HalfCloseableStream]]
     fake: FakeCluster | None
     stack: AsyncExitStack
+    pause: Callable[[bool], None] | None = None
     now_ms: int = field(default_factory=lambda: int(time.time() * 1000))
     _client: RawClient | None = None
 
@@ -53,6 +57,7 @@ class Target:
 
     async def client(self) -> RawClient:
         """The scenario's connection to node 1 for what it does not look at."""
+        await trio.lowlevel.checkpoint()
         if self._client is None:
             self._client = await self.connect()
         return self._client
@@ -64,7 +69,10 @@ class Target:
         assert answer["error_code"] == 0, answer
         for index in range(partitions):
             await self.wait_led(name, index)
-        return Topic(name, uuid.UUID(answer["topic_id"]))
+        topic = Topic(name, uuid.UUID(answer["topic_id"]))
+        if replicas > 1:
+            await self.move_leader(topic, 1)
+        return topic
 
     async def create(self, name: str, partitions: int, *, replicas: int = 1, **configs: str | int) -> dict[str, Any]:
         """CreateTopics' answer for one topic."""
@@ -76,6 +84,40 @@ class Target:
             topics=[new_topic(name, partitions, replicas, configs)],
         )
         return answer["topics"][0]  # type: ignore[no-any-return]  # plain values
+
+    async def move_leader(self, topic: Topic, leader: int) -> None:
+        """Make another node the leader of partition 0, and wait until node 1 knows."""
+        await trio.lowlevel.checkpoint()
+        if self.fake is not None:
+            self.fake.move_leader(topic.name, 0, leader)
+            return
+        client = await self.client()
+        order = [leader, *({1, 2, 3} - {leader})]
+        part = {"partition_index": 0, "replicas": order}
+        moved: Any = await client.call(
+            ALTER_PARTITION_REASSIGNMENTS, 0, timeout=10_000, topics=[{"name": topic.name, "partitions": [part]}]
+        )
+        assert moved["error_code"] == 0, moved
+        place = [{"topic": topic.name, "partitions": [0]}]
+        code = -1
+        while code not in (0, ELECTION_NOT_NEEDED):
+            elected: Any = await client.call(ELECT_LEADERS, 2, election_type=0, topic_partitions=place, timeout=10_000)
+            code = elected["replica_election_results"][0]["partition_result"][0]["error_code"]
+        await self.wait_led(topic.name, leader=leader)
+
+    def hold(self, topic: Topic) -> None:
+        """Let a follower of partition 0 stand still: not one that leads, and not for as long as its session."""
+        if self.fake is not None:
+            self.fake.hold_replication(topic.name, 0)
+        elif self.pause is not None:
+            self.pause(True)
+
+    def release(self, topic: Topic) -> None:
+        """Let it go on."""
+        if self.fake is not None:
+            self.fake.release_replication(topic.name, 0)
+        elif self.pause is not None:
+            self.pause(False)
 
     async def recreate(self, topic: Topic) -> Topic:
         """Delete it and create it again: the same name, another id."""
@@ -93,14 +135,15 @@ class Target:
         await self.wait_led(topic.name)
         return Topic(topic.name, uuid.UUID(answer["topic_id"]))
 
-    async def wait_led(self, name: str, index: int = 0) -> None:
-        """Wait until node 1 knows the partition's leader, and that leader knows it is."""
+    async def wait_led(self, name: str, index: int = 0, *, leader: int | None = None) -> None:
+        """Wait until node 1 knows the partition's leader (or that one), and that leader knows it is."""
         client = await self.client()
         while True:
             found: Any = await client.call(Api.METADATA, 12, **asking_for(name))
             parts = found["topics"][0]["partitions"]
-            if len(parts) > index and (leader := parts_by_index(parts)[index]["leader_id"]) >= 0:
-                at_leader = client if leader == 1 else await self.connect(leader)
+            known = parts_by_index(parts)[index]["leader_id"] if len(parts) > index else -1
+            if known >= 0 and leader in (None, known):
+                at_leader = client if known == 1 else await self.connect(known)
                 answer: Any = await at_leader.call(Api.LIST_OFFSETS, 7, **offsets_of(name, -1, index))
                 if answer["topics"][0]["partitions"][0]["error_code"] not in NOT_YET:
                     return
@@ -280,12 +323,12 @@ async def open_fake(cluster: FakeCluster) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def open_real(addresses: Sequence[str]) -> AsyncIterator[Target]:
-    """Apache Kafka: its nodes' addresses, from node 1 on."""
+async def open_real(addresses: Sequence[str], pause: Callable[[bool], None] | None = None) -> AsyncIterator[Target]:
+    """Apache Kafka: its nodes' addresses, from node 1 on; ``pause`` stops node 3 or lets it go on."""
 
     async def connect(node: int) -> trio.SocketStream:
         host, port = addresses[node - 1].split(":")
         return await trio.open_tcp_stream(host, int(port))
 
     async with AsyncExitStack() as stack:
-        yield Target(connect, None, stack)
+        yield Target(connect, None, stack, pause)

@@ -310,11 +310,11 @@ class Connection:
             try:
                 data = await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.lose(self._broken(error))
-                return  # noqa: ASYNC910
+                await self._ended(self._broken(error))
+                return
             if not data:
-                self.lose(ConnectionLost(f"{self.address} closed the connection{self._hint()}"))
-                return  # noqa: ASYNC910
+                await self._ended(ConnectionLost(f"{self.address} closed the connection{self._hint()}"))
+                return
             self._received_bytes_total += len(data)
             self._expected.heard(trio.current_time())
             try:
@@ -324,6 +324,12 @@ class Connection:
             except ProtocolError as error:
                 self.lose(chained(ProtocolError(f"{self.address}: {error}"), error))
                 return  # noqa: ASYNC910
+
+    async def _ended(self, reason: ConnectionLost) -> None:  # noqa: ASYNC910  # the reader's read was one
+        """The peer ended it. What it said before may tell why, and is to be looked at first by who re-authenticates."""
+        if self.holds_back:
+            await trio.lowlevel.checkpoint()
+        self.lose(reason)
 
     def _hint(self) -> str:
         if self._responses_total or not len(self._expected) or self.session is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_client.errors import ProtocolError, SecurityError
@@ -165,6 +165,7 @@ async def test_brokers_words_are_bounded_and_printable() -> None:
     assert str(caught.value).isprintable()
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(data=st.data(), mechanism=st.sampled_from(["PLAIN", "SCRAM-SHA-512"]))
 def test_any_answers_end_in_a_session_or_a_library_error(data: st.DataObject, mechanism: str) -> None:
     security = SecurityConfig(

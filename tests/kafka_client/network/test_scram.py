@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Generator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kafka_client.errors import SecurityError
@@ -133,6 +133,7 @@ def test_signature_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     assert compared == [(b"\0\0\0", base64.b64decode(SERVER_FINAL[2:]))]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200))
 def test_garbage_ends_in_a_security_error_and_nothing_else(message: bytes) -> None:
     with pytest.raises(SecurityError):
@@ -143,6 +144,7 @@ def test_garbage_ends_in_a_security_error_and_nothing_else(message: bytes) -> No
         exchange.send(message)
 
 
+@settings(deadline=None)
 @given(
     username=st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable()),
     password=st.text(min_size=1, max_size=20),

@@ -39,6 +39,7 @@ from kafka_client.observe import (
 )
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, TopicPartition, Unknown
 from kafka_client.producer import Delivery, Producer, open_producer
+from kafka_client.security import OAuthToken
 
 __all__ = [
     "BatchEnded",
@@ -60,6 +61,7 @@ __all__ = [
     "MetadataRefreshed",
     "NotSent",
     "NotSentError",
+    "OAuthToken",
     "OperatorError",
     "Outcome",
     "PartitionStatistics",

@@ -36,7 +36,7 @@ class LoadPlan:
     """How many of what. Shares are of the callers."""
 
     records: int = 200_000
-    seconds: float = 12.0
+    seconds: float = 10.0
     """Over which they are spread evenly, if the fault is over by then: some come after it in any case."""
     cancelled: float = 0.2
     """Who is cancelled, or takes back a part, after 0.2 ms to 3 s."""

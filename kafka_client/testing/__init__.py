@@ -6,6 +6,12 @@ async with open_fake_cluster(topics={"events": 3}) as cluster:
         cluster.faults.drop_answer()                  # the first acknowledgement is lost
         await producer.send(Record("events", b"hello"))
 assert cluster.values("events") == [b"hello"]
+
+What a healthy cluster goes through needs no fault: `FakeCluster.stop_broker`, ``move_leader``, ``hold_replication``,
+``add_broker``, ``delete_topic``… are methods of the cluster. Faults are what is told otherwise; what they met says so
+(`RequestSeen.injected`, `Seen.injected`). What no fault met is answered as by Apache Kafka 4.1: the project's tests hold
+the two against each other, field by field. What a broker takes although no correct client sends it stands in
+``seen.violations``.
 """
 
 from kafka_client.testing.cluster import FakeCluster, open_fake_cluster

@@ -107,8 +107,9 @@ class FakeCluster(Topology):
         else:
             raise OSError(errno.EHOSTUNREACH, f"no fake broker at {host}:{port}")
         if self.faults.connect_black_holed(broker.number):
+            self.seen.connections_faulted_total += 1
             await trio.sleep_forever()
-        if not broker.running or self.faults.connect_refused(broker.number):
+        if self._refuses(broker):
             self.seen.connections_refused_total += 1
             self.changed()
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"fake broker {broker.number} refuses connections")
@@ -122,9 +123,15 @@ class FakeCluster(Topology):
         self.changed()
         return connection
 
+    def _refuses(self, broker: FakeBroker) -> bool:
+        if broker.running and self.faults.connect_refused(broker.number):
+            self.seen.connections_faulted_total += 1
+            return True
+        return not broker.running
+
     def _accept_tcp(self, broker: FakeBroker) -> Callable[[trio.SocketStream], Awaitable[None]]:
         async def serve(stream: trio.SocketStream) -> None:
-            if not broker.running or self.faults.connect_refused(broker.number):
+            if self._refuses(broker):
                 self.seen.connections_refused_total += 1
                 await trio.aclose_forcefully(stream)
             else:

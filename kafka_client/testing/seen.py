@@ -86,7 +86,14 @@ class Seen:
         """What a correct client never does: unreadable requests, unknown producer ids, sending while throttled…"""
         self.connections_opened_total = 0
         self.connections_refused_total = 0
+        self.connections_faulted_total = 0
+        """Attempts that a fault refused or let hang."""
         self._attempts: Counter[bytes | None] = Counter()
+
+    @property
+    def injected(self) -> bool:
+        """Whether any fault met anything; otherwise all of it is what a healthy cluster does."""
+        return self.connections_faulted_total > 0 or any(request.injected for request in self.requests)
 
     @property
     def produce_requests(self) -> list[RequestSeen]:

@@ -188,7 +188,11 @@ def _serve_piece(connection: "Connection", request: RequestSeen, piece: Piece, p
         _append(connection, piece)
     except BatchRejected as error:
         rejected = piece.rejected = error
-    return answer_whole(piece, rejected, told)
+    answer = answer_whole(piece, rejected, told)
+    hinted = told is None and "current_leader" in answer
+    if hinted and piece.topic is not None and piece.topic.partitions[piece.index].lying:
+        request.faults.append(f"advertise({piece.topic.name}-{piece.index})")
+    return answer
 
 
 def _as_told(told: PartitionAnswer) -> BatchRejected:

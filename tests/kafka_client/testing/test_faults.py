@@ -220,6 +220,7 @@ async def test_refused_connects(cluster: FakeCluster, connect) -> None:
     await connect(2)
     await connect(1)
     assert cluster.seen.connections_refused_total == 1
+    assert cluster.seen.injected
     assert cluster.connections_opened_total == 2
 
 
@@ -246,6 +247,7 @@ async def test_stopped_broker_breaks_refuses_and_comes_back(
     with pytest.raises(ConnectionRefusedError):
         await connect(1)
     assert cluster.partition("events", 0).leader == 2
+    assert not cluster.seen.injected
     cluster.stop_broker(2)
     assert cluster.partition("events", 0).leader is None
     cluster.start_broker(1)

@@ -161,6 +161,13 @@ async def test_lies_of_metadata_are_marked(client, cluster: FakeCluster) -> None
     ]  # fmt: skip
 
 
+async def test_hint_that_lies_is_marked(client, batch: Batch, cluster: FakeCluster) -> None:
+    assert (await client.produce(batch([b"a"]), partition=1, version=10)).part.current_leader.leader_id == 2
+    cluster.partition("events", 1).advertise(1, 9)
+    assert (await client.produce(batch([b"a"]), partition=1, version=10)).part.current_leader.leader_epoch == 9
+    assert [request.injected for request in cluster.seen.requests] == [False, True]
+
+
 async def test_topics_without_partitions(client, cluster: FakeCluster) -> None:
     cluster.faults.no_partitions()
     answer = await metadata(client)

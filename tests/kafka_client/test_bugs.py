@@ -355,6 +355,25 @@ async def test_bug_14_idempotent_send_ignores_its_deadline(scenario, autojump_cl
         assert d.outcomes[0].reason.startswith("timeout")
 
 
+async def test_bug_14_record_behind_a_silent_leader_ignores_its_deadline(scenario, autojump_clock) -> None:
+    """The same with the leader known and connected: one record sealed, one queued behind it."""
+    async with scenario(
+        delivery_timeout_s=3.0, request_timeout_s=2.5, produce_timeout_s=1.0, max_in_flight_per_partition=1
+    ) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.pause_broker(1)
+        started = trio.current_time()
+        sealed = s.deliver(b"sealed")
+        await wait_all_tasks_blocked()
+        queued = s.deliver(b"queued")
+        for delivery, outcome in ((sealed, Unknown("timeout")), (queued, NotSent("timeout"))):
+            with delivery:
+                await delivery.wait()
+            assert delivery.outcomes == [outcome]
+        assert trio.current_time() - started == pytest.approx(3.0)
+        s.cluster.resume_broker(1)
+
+
 async def test_bug_14_dead_task_is_silent(scenario, autojump_clock) -> None:
     """aiokafka #1039: the sender task died, later sends hung for ever without an error."""
 

@@ -1,7 +1,12 @@
 """Nodes that die, stop, stand still and come back, one of them or all, under load."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 import trio
+from chaos.load import LoadPlan
+from chaos.nodes import Nodes, hold_nodes
 from chaos.scenario import Scenario
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(150)]
@@ -79,3 +84,28 @@ async def test_fewer_replicas_in_sync_than_asked_for(scenario: Scenario) -> None
     await scenario.run(fault, produce_timeout_s=2.0)
     assert scenario.seen.codes[19] > 0, "NOT_ENOUGH_REPLICAS was never answered"
     assert scenario.seen.codes[7] > 0, "REQUEST_TIMED_OUT was never answered"
+
+
+@pytest.fixture
+def old_nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """Three nodes of Kafka 2.8 that notice after 4 s that one is gone."""
+    properties = {"zookeeper.session.timeout.ms": "4000", "replica.lag.time.max.ms": "4000"}
+    with hold_nodes(tmp_path / "nodes", properties, version="2.8.2") as held:
+        yield held
+
+
+async def test_fewer_replicas_in_sync_after_the_append(
+    old_nodes: Nodes, make_scenario: Callable[[Nodes], Scenario]
+) -> None:
+    """Kafka 2.8 moves its high watermark below min.insync.replicas, and answers 20 to what it has appended by then."""
+    scenario = make_scenario(old_nodes)
+    scenario.plan = LoadPlan(records=100_000, seconds=8.0)
+    scenario.settings = {"min.insync.replicas": "3"}
+
+    async def fault(s: Scenario) -> None:
+        await s.nodes.kill(3)
+        await trio.sleep(6)
+        await s.nodes.start(3)
+
+    await scenario.run(fault)
+    assert scenario.seen.codes[20] > 0, "NOT_ENOUGH_REPLICAS_AFTER_APPEND was never answered"

@@ -23,6 +23,7 @@ with warnings.catch_warnings():
 from collector.devtools.background import hold_open
 from collector.devtools.kafka import KafkaCluster, KafkaNode, open_kafka
 from collector.devtools.kafka_properties import NodeProperties
+from collector.devtools.kafka_release import DEFAULT_RELEASE
 
 __all__ = ["Nodes", "hold_nodes"]
 
@@ -143,14 +144,16 @@ class Nodes:
 
 
 @asynccontextmanager
-async def _open(directory: Path, properties: NodeProperties | None) -> AsyncIterator[Nodes]:
-    async with open_kafka(directory, nodes=COUNT, properties=properties, grace_s=3.0) as cluster:
+async def _open(directory: Path, properties: NodeProperties | None, version: str) -> AsyncIterator[Nodes]:
+    async with open_kafka(directory, nodes=COUNT, properties=properties, version=version, grace_s=3.0) as cluster:
         yield Nodes(cluster, trio.lowlevel.current_trio_token())
 
 
 @contextmanager
-def hold_nodes(directory: Path, properties: NodeProperties | None = None) -> Iterator[Nodes]:
+def hold_nodes(
+    directory: Path, properties: NodeProperties | None = None, *, version: str = DEFAULT_RELEASE.version
+) -> Iterator[Nodes]:
     """Run three nodes for as long as the block lasts, in a thread of their own."""
-    with hold_open(partial(_open, directory, properties)) as nodes:
+    with hold_open(partial(_open, directory, properties, version)) as nodes:
         nodes.wait_whole()
         yield nodes

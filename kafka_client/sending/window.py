@@ -3,7 +3,7 @@
 Owns: the order of attempts, the next sequence, gaps in the range, the moment at which an identity has to be left.
 Refuses to know: queues, brokers' addresses, backoff, error codes.
 
-Theory (kafka.md §2.3). The broker accepts a batch whose first sequence follows the last one it has, and recognises the
+Theory. The broker accepts a batch whose first sequence follows the last one it has, and recognises the
 last five it has by their exact range; with no state at all it accepts *any* first sequence. Hence:
 
 * One batch in flight until the first acknowledgement under (identity, partition, leader), one again after any error.
@@ -300,7 +300,7 @@ class Window:
         self.next_sequence = sequence
 
     def _restart(self, state: ProducerState, reason: str) -> None:
-        """Begin at sequence 0 under another identity. What may be in the log is not sent again (kafka.md rule 9)."""
+        """Begin at sequence 0 under another identity. What may be in the log is not sent again."""
         assert self.in_flight == 0
         remaining, self.batches = list(self.batches), deque()
         self.cost = 0

@@ -9,8 +9,8 @@ assert cluster.values("events") == [b"hello"]
 
 What a healthy cluster goes through needs no fault: `FakeCluster.stop_broker`, ``move_leader``, ``hold_replication``,
 ``add_broker``, ``delete_topic``… are methods of the cluster. Faults are what is told otherwise; what they met says so
-(`RequestSeen.injected`, `Seen.injected`). What no fault met is answered as by Apache Kafka 4.1: the project's tests hold
-the two against each other, field by field. What a broker takes although no correct client sends it stands in
+(`RequestSeen.injected`, `Seen.injected`). What no fault met is answered as by Apache Kafka 4.1: the project's tests
+hold the two against each other, field by field. What a broker takes although no correct client sends it stands in
 ``seen.violations``.
 """
 

@@ -17,22 +17,28 @@ REBOOTSTRAP_REQUIRED (129, KIP-1102) the known ones are forgotten at once: they 
 
 import math
 import random
-from typing import NoReturn, Protocol
+from collections.abc import Generator
+from time import perf_counter
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 import trio
 
 from kafka_client.config import Connector, ProducerConfig, split_address
-from kafka_client.errors import ConnectionLost, SecurityError
+from kafka_client.errors import ConnectionLost, ProtocolError, SecurityError
 from kafka_client.network.connection import Connection, open_connection
 from kafka_client.wire import init_producer_id, metadata
 from kafka_client.wire.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
-from kafka_client.wire.metadata import MetadataRequest, MetadataResponse
+from kafka_client.wire.metadata import MetadataRequest, MetadataResponse, TopicEntry
+from kafka_client.wire.primitives import Buffer
 
 from .alarm import TaskAlarm
 from .snapshot import BrokerAddress
 
-__all__ = ["ClusterListener", "Refresher"]
+__all__ = ["SLICE_S", "ClusterListener", "Refresher"]
 
+T = TypeVar("T")
+#: An answer is worked on for so long before everybody else has a turn.
+SLICE_S = 0.002
 #: An answer about metadata takes milliseconds; a broker that needs longer is stopped or gone.
 ANSWER_S = 10.0
 REBOOTSTRAP_REQUIRED = 129
@@ -47,8 +53,15 @@ class ClusterListener(Protocol):
         """The topics to ask about."""
         ...
 
-    def metadata_arrived(self, response: MetadataResponse) -> float | None:
-        """Take an answer in; returns after how many seconds to ask again, None when nothing is missing."""
+    def known_entry(self, topic: str) -> TopicEntry | None:
+        """The entry of a topic that brings nothing new."""
+        ...
+
+    def metadata_arrived(self, response: MetadataResponse) -> Generator[None, None, float | None]:
+        """Take an answer in, pausing where something else may be done first.
+
+        Returns after how many seconds to ask again, None when nothing is missing.
+        """
         ...
 
     @property
@@ -139,13 +152,22 @@ class Refresher:
         """Refresh once; True: start again from the bootstrap servers."""
         self._stale = False
         self._asked_at = trio.current_time()
-        request = MetadataRequest(topics=self._listener.wanted_topics())
+        taken_in = False
         try:
-            response = await connection.exchange(metadata, request, timeout_s=self._answer_s)
-        except ConnectionLost:
-            self._stale = True
-            raise
+            again = await self._take_in(connection)
+            taken_in = True
+        finally:
+            self._stale |= not taken_in  # also when the connection is lost while the answer is worked on
+        return again
+
+    async def _take_in(self, connection: Connection) -> bool:
+        request = MetadataRequest(topics=self._listener.wanted_topics())
+        answer = await connection.exchange(_Undecoded, request, timeout_s=self._answer_s)
         now = trio.current_time()
+        try:
+            response = await _in_slices(metadata.decode_steps(*answer, self._listener.known_entry))
+        except ProtocolError as error:
+            raise ProtocolError(f"{connection.address}: Metadata v{answer.version}: {error}") from error
         self._throttled(response.throttle_time_ms, now)
         if response.error_code == REBOOTSTRAP_REQUIRED:
             self._known = []
@@ -160,7 +182,7 @@ class Refresher:
             self._refusals = 0
             self._failing_since = None
             self._known = [BrokerAddress(broker.host, broker.port) for broker in response.brokers]
-            again_s = self._listener.metadata_arrived(response)
+            again_s = await _in_slices(self._listener.metadata_arrived(response))
         if again_s is not None:
             self._next_refresh = min(self._next_refresh, now + again_s)
         return False
@@ -217,3 +239,42 @@ class Refresher:
         return (
             f"<Refresher {len(self._known)} brokers known, {self._failures} failures{', stale' if self._stale else ''}>"
         )
+
+
+class _Answer(NamedTuple):
+    body: Buffer
+    version: int
+
+
+class _Undecoded:
+    """Metadata, as a message whose answers are decoded later."""
+
+    API_KEY = metadata.API_KEY
+    MIN_VERSION = metadata.MIN_VERSION
+    MAX_VERSION = metadata.MAX_VERSION
+    encode_request = staticmethod(metadata.encode_request)
+    decode_response = _Answer
+
+
+async def _in_slices(steps: Generator[None, None, T]) -> T:
+    """Go through ``steps`` to the end, with a checkpoint each `SLICE_S`; returns what they return.
+
+    On cancellation: the rest of them is not done.
+    """
+    while True:
+        end = _slice(steps)
+        await trio.lowlevel.checkpoint()
+        if end is not None:
+            result: T = end.value
+            return result
+
+
+def _slice(steps: Generator[None, None, T]) -> StopIteration | None:
+    until = perf_counter() + SLICE_S
+    try:
+        while True:
+            next(steps)
+            if perf_counter() >= until:
+                return None
+    except StopIteration as end:
+        return end

@@ -11,7 +11,7 @@ Everything in here is synchronous: a change of state is whole when the method re
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Literal
 
 import trio
@@ -25,7 +25,7 @@ from kafka_client.observe import BatchEnded, BatchRetried, IdentityChanged, Meta
 from kafka_client.wire.error_codes import error_row
 from kafka_client.wire.error_names import is_retriable
 from kafka_client.wire.init_producer_id import InitProducerIdResponse
-from kafka_client.wire.metadata import MetadataResponse
+from kafka_client.wire.metadata import MetadataResponse, TopicEntry
 
 from .batch import InFlightAccount, SealedBatch
 from .identity import ProducerIdentity, ProducerState
@@ -203,7 +203,11 @@ class Dispatch:
             self.standing.security_refused(CLUSTER, error)
         self._observer.metadata_failed(MetadataFailed(address=address, reason=str(error)))
 
-    def metadata_arrived(self, response: MetadataResponse) -> float | None:
+    def known_entry(self, topic: str) -> TopicEntry | None:
+        """The entry that brings nothing new of a topic."""
+        return self.leaders.known_entry(topic)
+
+    def metadata_arrived(self, response: MetadataResponse) -> Generator[None, None, float | None]:
         """Take an answer in; returns after how many seconds to ask again, None when nothing is missing."""
         self.last_cluster_error = ""
         self.standing.connection_works(CLUSTER)

@@ -8,19 +8,30 @@ messages there until 1.9): it may be one broker that does not know it yet. Only 
 row make it an operator-level error; its records wait for their own deadlines all the while. Another topic id under the
 same name is another topic: its log has never seen us (KIP-516).
 
+An answer about tens of thousands of partitions is taken in with pauses, in which producing goes on: what is known of a
+topic and what is done about it change in one step, so between two steps it is as if the answer had been about fewer
+topics. A topic that did not change is not looked at, as long as the brokers are the same.
+
 Source: Java's Metadata.updateLatestMetadata; KIP-320 (leader epochs), KIP-516 (topic ids), KIP-951 (leaders named in
 Produce answers).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
 import trio
 
-from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress, ClusterSnapshot, LeaderInfo, TopicSnapshot
+from kafka_client.cluster.snapshot import (
+    NOBODY,
+    NULL_TOPIC_ID,
+    BrokerAddress,
+    ClusterSnapshot,
+    LeaderInfo,
+    TopicSnapshot,
+)
 from kafka_client.config import ProducerConfig
 from kafka_client.observe import LeaderChanged, MetadataRefreshed, ProducerObserver
 from kafka_client.wire.error_codes import error_row
-from kafka_client.wire.metadata import MetadataResponse
+from kafka_client.wire.metadata import STEP_PARTITIONS, MetadataResponse, TopicEntry, TopicMetadata
 from kafka_client.wire.produce import LeaderHint, NodeEndpoint
 
 from .answers import UNKNOWN_TOPIC, UNKNOWN_TOPIC_LIMIT
@@ -60,6 +71,8 @@ class Leaders:
         self._start_sender = start_sender
         self._backoff_s = backoff_s
         self._failures = 0
+        self._applied_to: frozenset[int] | None = None
+        """The brokers by which every topic was last looked at; None: some topic was not, or by others."""
 
     def leader_named(self, partition: PartitionState, hint: LeaderHint) -> bool:
         """A broker named the new leader (KIP-951); True if that was news."""
@@ -74,19 +87,41 @@ class Leaders:
     def endpoints_named(self, endpoints: Sequence[NodeEndpoint]) -> None:
         """A Produce answer told where new leaders listen."""
         for endpoint in endpoints:
+            if endpoint.node_id not in self.snapshot.brokers:
+                self._applied_to = None
             address = BrokerAddress(endpoint.host, endpoint.port)
             self.snapshot = self.snapshot.with_broker(endpoint.node_id, address)
 
-    def metadata_arrived(self, response: MetadataResponse) -> float | None:
-        """Take an answer in; returns after how many seconds to ask again, None when nothing is missing."""
-        now = trio.current_time()
-        self.snapshot = self.snapshot.merged(response)
-        answered = {topic.name for topic in response.topics}
-        for name, topic in self._topics.items():
-            known = self.snapshot.topics.get(name)
-            if known is not None and name in answered:
-                self.apply(topic, known, now)
-        self._observer.metadata_refreshed(MetadataRefreshed(brokers=len(response.brokers), topics=len(response.topics)))
+    def known_entry(self, topic: str) -> TopicEntry | None:
+        """The entry that brings nothing new of a topic."""
+        known = self.snapshot.topics.get(topic)
+        return None if known is None else known.entry
+
+    def metadata_arrived(self, response: MetadataResponse) -> Generator[None, None, float | None]:
+        """Take an answer in, pausing where something else may be done first.
+
+        Returns after how many seconds to ask again, None when nothing is missing. Given up in a pause, what was not
+        reached stays as it was before the answer.
+        """
+        brokers = frozenset(broker.id for broker in response.brokers)
+        same = brokers == self._applied_to
+        self._applied_to = None
+        self.snapshot = self.snapshot.with_brokers(response.brokers, response.cluster_id)
+        for found in _in_steps(response.topics):
+            self.snapshot = self.snapshot.with_topics(found)
+            for topic in found:
+                self._bring_up(topic.name)
+            yield
+        if not same:
+            for name in response.unchanged:
+                self._bring_up(name)
+                yield
+        names = {*(topic.name for topic in response.topics), *response.unchanged}
+        if self.snapshot.brokers.keys() == brokers and all(
+            name in names for name in self._topics if name in self.snapshot.topics
+        ):
+            self._applied_to = brokers
+        self._observer.metadata_refreshed(MetadataRefreshed(brokers=len(response.brokers), topics=len(names)))
         missing = [topic for topic in self._topics.values() if _lacks(topic)]
         if not missing:
             self._failures = 0
@@ -95,6 +130,11 @@ class Leaders:
         if all(topic.waits_for_operator for topic in missing):
             return self._config.operator_retry_s
         return self._backoff_s(self._failures)
+
+    def _bring_up(self, name: str | None) -> None:
+        topic = None if name is None else self._topics.get(name)
+        if topic is not None:
+            self.apply(topic, self.snapshot.topics[topic.name], trio.current_time())
 
     def apply(self, topic: TopicState, known: TopicSnapshot, now: float) -> None:
         """Bring a topic up to what is known of it."""
@@ -109,10 +149,10 @@ class Leaders:
         if recreated and topic.hold.error is not None and topic.hold.error.code == UNKNOWN_TOPIC:
             self._standing.clear(topic.hold)  # what was missing is there
         topic.resize(len(known.partitions), now, recreated=recreated)
-        nobody = LeaderInfo(None, -1)
         for partition in topic.all_partitions():
             index = partition.tp.partition
-            self._lead(partition, known.partitions[index] if index < len(known.partitions) else nobody, now)
+            self._lead(partition, known.partitions[index] if index < len(known.partitions) else NOBODY, now)
+        topic.leaderless = any(partition.leader is None for partition in topic.partitions)
         if topic.undealt.count:
             topic.deal_out(now)
 
@@ -154,7 +194,23 @@ def _lacks(topic: TopicState) -> bool:
 
     Also while metadata calls it missing or forbidden: nothing is sent then, so no answer to Produce asks for metadata.
     """
-    return topic.undealt.count > 0 or any(
+    if topic.undealt.count > 0:
+        return True
+    return bool(topic.metadata_error or topic.leaderless or topic.beyond) and any(
         (partition.leader is None or topic.metadata_error) and not partition.idle
         for partition in topic.all_partitions()
     )
+
+
+def _in_steps(topics: Iterable[TopicMetadata]) -> Iterator[list[TopicMetadata]]:
+    """Some topics at a time: few enough to be quick, and enough for one copy of the snapshot's dictionary."""
+    step: list[TopicMetadata] = []
+    partitions = 0
+    for topic in topics:
+        step.append(topic)
+        partitions += len(topic.partitions)
+        if partitions >= STEP_PARTITIONS:
+            yield step
+            step, partitions = [], 0
+    if step:
+        yield step

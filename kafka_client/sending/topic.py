@@ -33,6 +33,8 @@ class TopicState:
         """Metadata answers in a row that did not know the topic."""
         self.metadata_error = False
         """`hold` was set by a metadata answer and ends with a better one."""
+        self.leaderless = False
+        """Some known partition had no leader when metadata was last looked at."""
         self.topic_id = NULL_TOPIC_ID
         self.partitions: list[PartitionState] = []
         """In order; empty until the first metadata."""

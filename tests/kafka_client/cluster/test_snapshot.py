@@ -38,50 +38,55 @@ def answer(
     )
 
 
+def merged(snapshot: ClusterSnapshot, response: MetadataResponse) -> ClusterSnapshot:
+    """The snapshot after this answer."""
+    return snapshot.with_brokers(response.brokers, response.cluster_id).with_topics(response.topics)
+
+
 def leaders(snapshot: ClusterSnapshot) -> list[tuple[int | None, int]]:
     return [(leader.leader, leader.epoch) for leader in snapshot.topics["events"].partitions]
 
 
 def test_newer_leader_epoch_replaces_and_lower_one_is_old_news() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
-    snapshot = snapshot.merged(answer((2, 6), (1, 4)))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
+    snapshot = merged(snapshot, answer((2, 6), (1, 4)))
     assert leaders(snapshot) == [(2, 6), (2, 5)]
     assert snapshot.brokers[2] == BrokerAddress("b2", 9092)
 
 
 def test_no_leader_is_news_when_its_epoch_is_not_lower() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5)))
-    assert leaders(snapshot.merged(answer((-1, 5)))) == [(None, 5)]
-    assert leaders(snapshot.merged(answer((-1, 4)))) == [(1, 5)]
+    snapshot = merged(ClusterSnapshot(), answer((1, 5)))
+    assert leaders(merged(snapshot, answer((-1, 5)))) == [(None, 5)]
+    assert leaders(merged(snapshot, answer((-1, 4)))) == [(1, 5)]
 
 
 def test_brokers_without_leader_epochs_are_believed() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, -1)))
-    assert leaders(snapshot.merged(answer((2, -1)))) == [(2, -1)]
+    snapshot = merged(ClusterSnapshot(), answer((1, -1)))
+    assert leaders(merged(snapshot, answer((2, -1)))) == [(2, -1)]
 
 
 def test_unknown_topic_keeps_what_was_known() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
-    snapshot = snapshot.merged(answer(code=3))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
+    snapshot = merged(snapshot, answer(code=3))
     assert leaders(snapshot) == [(1, 5), (2, 5)]
     assert snapshot.topics["events"].error_code == 3
-    assert ClusterSnapshot().merged(answer(code=3)).topics["events"].partitions == ()
+    assert merged(ClusterSnapshot(), answer(code=3)).topics["events"].partitions == ()
 
 
 def test_answer_that_lacks_partitions_does_not_shrink_the_topic() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
-    assert leaders(snapshot.merged(answer((1, 6)))) == [(1, 6), (2, 5)]
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
+    assert leaders(merged(snapshot, answer((1, 6)))) == [(1, 6), (2, 5)]
 
 
 def test_topic_created_again_starts_afresh() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
-    snapshot = snapshot.merged(answer((2, 0), topic_id=ID_B))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
+    snapshot = merged(snapshot, answer((2, 0), topic_id=ID_B))
     assert leaders(snapshot) == [(2, 0)]
     assert snapshot.topics["events"].topic_id == ID_B
 
 
 def test_broker_names_a_new_leader() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
     snapshot = snapshot.with_broker(3, BrokerAddress("b3", 1)).with_leader("events", 1, LeaderInfo(3, 6))
     assert leaders(snapshot) == [(1, 5), (3, 6)]
     assert snapshot.brokers[3].host == "b3"
@@ -89,31 +94,31 @@ def test_broker_names_a_new_leader() -> None:
 
 @pytest.mark.parametrize("code", [5, 72])
 def test_partition_without_a_reachable_leader_has_none_even_if_one_is_named(code: int) -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (2, 5)))
-    assert leaders(snapshot.merged(answer((1, 5), (2, 6), partition_codes={1: code}))) == [(1, 5), (None, 6)]
-    assert leaders(snapshot.merged(answer((1, 5), (2, 4), partition_codes={1: code}))) == [(1, 5), (2, 5)]
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (2, 5)))
+    assert leaders(merged(snapshot, answer((1, 5), (2, 6), partition_codes={1: code}))) == [(1, 5), (None, 6)]
+    assert leaders(merged(snapshot, answer((1, 5), (2, 4), partition_codes={1: code}))) == [(1, 5), (2, 5)]
 
 
 def test_partition_that_lacks_a_replica_has_its_leader() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), partition_codes={0: 9}))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), partition_codes={0: 9}))
     assert leaders(snapshot) == [(1, 5)]
 
 
 def test_topic_without_an_error_and_without_partitions_is_a_failed_refresh() -> None:
     """franz-go: it was taken for a topic that is gone, and for a success."""
-    snapshot = ClusterSnapshot().merged(answer((1, 5))).merged(answer(code=29))
-    after = snapshot.merged(answer())
+    snapshot = merged(merged(ClusterSnapshot(), answer((1, 5))), answer(code=29))
+    after = merged(snapshot, answer())
     assert leaders(after) == [(1, 5)]
     assert after.topics["events"].error_code == 29
-    assert ClusterSnapshot().merged(answer()).topics["events"].partitions == ()
+    assert merged(ClusterSnapshot(), answer()).topics["events"].partitions == ()
 
 
 def test_answer_without_ids_keeps_the_epochs_of_one_with_an_id() -> None:
-    snapshot = ClusterSnapshot().merged(answer((1, 5), (1, 5)))
-    snapshot = snapshot.merged(answer((2, 4), topic_id=NULL_TOPIC_ID))
+    snapshot = merged(ClusterSnapshot(), answer((1, 5), (1, 5)))
+    snapshot = merged(snapshot, answer((2, 4), topic_id=NULL_TOPIC_ID))
     assert leaders(snapshot) == [(1, 5), (1, 5)]
 
 
 def test_topic_without_a_name_is_not_one_that_was_asked_for() -> None:
     nameless = replace(answer((1, 5)).topics[0], name=None)
-    assert ClusterSnapshot().merged(replace(answer(), topics=[nameless])).topics == {}
+    assert merged(ClusterSnapshot(), replace(answer(), topics=[nameless])).topics == {}

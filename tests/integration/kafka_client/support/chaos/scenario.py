@@ -13,6 +13,7 @@ import trio
 
 from collector.devtools.leftovers import AssertNothingLeft
 from collector.devtools.proxy import Proxy, open_proxy
+from collector.monitor.tasks import all_tasks
 from kafka_client import (
     BatchRetried,
     BrokerConnected,
@@ -147,6 +148,8 @@ class Scenario:
                 await self.producer.close(CLOSE_GRACE_S)
                 assert trio.current_time() - closing < CLOSE_GRACE_S + 0.5
             await left()
+            ours = [task.name for task in all_tasks() if task.name.startswith(("kafka ", "read from "))]
+            assert not ours, f"tasks of the closed producer: {ours}"
         statistics = self.producer.statistics()
         seconds = trio.current_time() - started
         if whole:

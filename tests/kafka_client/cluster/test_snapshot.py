@@ -5,9 +5,11 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID, BrokerAddress, ClusterSnapshot, LeaderInfo
-from kafka_client.wire.metadata import BrokerMetadata, MetadataResponse, PartitionMetadata, TopicMetadata
+from kafka_client.wire.metadata import BrokerMetadata, MetadataResponse, PartitionMetadata, TopicEntry, TopicMetadata
 
 ID_A, ID_B = bytes(15) + b"A", bytes(15) + b"B"
 
@@ -122,3 +124,54 @@ def test_answer_without_ids_keeps_the_epochs_of_one_with_an_id() -> None:
 def test_topic_without_a_name_is_not_one_that_was_asked_for() -> None:
     nameless = replace(answer((1, 5)).topics[0], name=None)
     assert merged(ClusterSnapshot(), replace(answer(), topics=[nameless])).topics == {}
+
+
+ENTRY = TopicEntry(12, b"as it came")
+
+
+def with_entry(response: MetadataResponse) -> MetadataResponse:
+    return replace(response, topics=[replace(response.topics[0], entry=ENTRY)])
+
+
+def test_topic_remembers_the_entry_that_it_was_merged_from() -> None:
+    snapshot = merged(ClusterSnapshot(), with_entry(answer((1, 5))))
+    assert snapshot.topics["events"].entry is ENTRY
+    assert merged(snapshot, answer((1, 5))).topics["events"].entry is None
+
+
+def test_entry_is_forgotten_when_a_broker_names_another_leader() -> None:
+    snapshot = merged(ClusterSnapshot(), with_entry(answer((1, 5))))
+    assert snapshot.with_leader("events", 0, LeaderInfo(2, 6)).topics["events"].entry is None
+
+
+@pytest.mark.parametrize("code", [3, 29])
+@pytest.mark.parametrize("partitions", [(), ((1, 5),)])
+def test_entry_with_an_error_is_not_remembered(code: int, partitions: tuple[tuple[int, int], ...]) -> None:
+    """Answers that call a topic unknown are counted."""
+    for before in (ClusterSnapshot(), merged(ClusterSnapshot(), with_entry(answer((1, 5))))):
+        assert merged(before, with_entry(answer(*partitions, code=code))).topics["events"].entry is None
+
+
+def test_entry_without_partitions_is_not_remembered() -> None:
+    snapshot = merged(ClusterSnapshot(), with_entry(answer((1, 5))))
+    assert merged(snapshot, with_entry(answer())).topics["events"].entry is None
+
+
+facts = st.lists(st.tuples(st.integers(-1, 3), st.integers(-1, 3)), max_size=4)
+answers = st.builds(
+    lambda partitions, topic_id, code, codes: answer(*partitions, topic_id=topic_id, code=code, partition_codes=codes),
+    facts,
+    st.sampled_from([NULL_TOPIC_ID, ID_A, ID_B]),
+    st.sampled_from([0, 0, 3, 5]),
+    st.dictionaries(st.integers(0, 3), st.sampled_from([5, 9, 72]), max_size=2),
+)
+
+
+@given(before=st.lists(answers, max_size=4), last=answers)
+def test_answer_that_comes_twice_is_no_news(before: list[MetadataResponse], last: MetadataResponse) -> None:
+    """What passing over an equal entry rests on."""
+    snapshot = ClusterSnapshot()
+    for each in before:
+        snapshot = merged(snapshot, each)
+    once = merged(snapshot, last)
+    assert merged(once, last) == once

@@ -95,11 +95,11 @@ class Bulk(Delivery, gc=False, eq=False):
     def end(self, reason: str, indices: Iterable[int] | None = None) -> None:
         """As in the base."""
         wanted = None if indices is None else set(indices)
-        parts: list[Part] | None = None
-        # Again if what came back let other runs of it in, which cuts them up.
-        while self.open and self.parts is not parts:
-            parts = self.parts
-            for part in tuple(parts):
+        parts: list[Part] = []
+        # Again if what came back let other runs of it in, which cuts them up: by partition, or where a batch is full.
+        while self.open and self.parts != parts:
+            parts = list(self.parts)
+            for part in parts:
                 if part.open:
                     self.end_part(part, reason, wanted)
 
@@ -187,8 +187,10 @@ class Bulk(Delivery, gc=False, eq=False):
                 fn(index, outcome_at(part, resolution, j))
 
     def _forget_fn(self) -> None:
-        """It may refer to this delivery."""
-        if all(part.home is None or part.home.resolution is not None for part in self.parts):
+        """It may refer to this delivery. Kept while a run is open, or ended and about to be reported."""
+        if all(
+            part.delivery is None and (part.home is None or part.home.resolution is not None) for part in self.parts
+        ):
             self.fn = nothing_to_tell
 
     def __repr__(self) -> str:

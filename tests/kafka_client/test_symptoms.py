@@ -389,3 +389,38 @@ async def test_other_records_are_taken_back_than_those_named_when_most_of_the_qu
             delivery.withdraw(named)
             await delivery.wait()
         assert [type(outcome) for outcome in delivery.outcomes] == [NotSent, NotSent, Delivered] * 100
+
+
+async def test_late_outcome_is_never_told_when_a_delivery_is_in_one_batch_twice(scenario, autojump_clock) -> None:
+    """Two runs of one delivery ended together; with the report of the first the function for the second was dropped."""
+    async with scenario(batch_max_bytes=400, metadata_max_age_s=1.0) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.move_leader("events", 0, None)
+        await trio.sleep(2)
+        filler = s.deliver(b"." * 300)
+        cut = s.deliver(*(b"%d" % number for number in range(10)))
+        filler.withdraw()
+        s.cluster.add_partitions("events", 2)  # what is queued is dealt out anew: both runs into one batch
+        await trio.sleep(2)
+        s.cluster.faults.delay(5)
+        s.cluster.move_leader("events", 0, 1)
+        await trio.sleep(2)
+        cut.withdraw()
+        assert set(cut.outcomes) == {Unknown("withdrawn")}
+        await s.settle()
+        assert len([outcome for outcome in s.resolved.values() if isinstance(outcome, Delivered)]) == 10
+
+
+async def test_record_has_no_outcome_after_its_block_when_its_own_bytes_let_it_in(scenario, autojump_clock) -> None:
+    """Taking back its first run made room for the second, which was cut in two while the runs were gone through."""
+    async with scenario(batch_max_bytes=300, queue_max_bytes=3000) as s:
+        s.cluster.create_topic("other", 1)
+        for topic in ("events", "other"):
+            await s.outcome(b"warm-up " + topic.encode(), topic=topic)
+            s.cluster.move_leader(topic, 0, None)
+        filler = s.deliver(b"." * 1500)
+        small = [Record("other", b"%d" % number + b"." * 100, partition=0) for number in range(4)]
+        with s.producer.delivery([Record("events", b"." * 1000, partition=0), *small]) as delivery:
+            assert s.producer.statistics().waiting_deliveries == 1
+        filler.withdraw()
+        assert None not in delivery.outcomes

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from kafka_client.outcome import NotSent
-from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES
+from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES, encode_record_tail, plain_size
 
 from .budget import ByteBudget
 from .delivery import Single, Tally
@@ -66,13 +66,20 @@ class RecordQueue:
 
     # What comes in; the budget has admitted it.
 
-    def put(self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, explicit: bool) -> Single:
-        """Queue one record as a delivery of its own."""
-        need = len(tail) + RECORD_OVERHEAD_MAX_BYTES
+    def put(
+        self, tail: bytes, size: int, plain: bool, timestamp_ms: int, deadline: float, tally: Tally, explicit: bool
+    ) -> Single:
+        """Queue one record as a delivery of its own; ``tail`` and ``size`` as of `Segment.put`."""
+        need = size + RECORD_OVERHEAD_MAX_BYTES
         segment = self.last
         if segment.room < need:
             segment = self.open_segment()
         segment.room -= need
+        if segment.plain is not plain:
+            if plain:
+                tail = encode_record_tail(None, tail)
+            else:
+                segment.encode()
         tails = segment.tails
         single = Single(deadline, tally, None, None, segment, len(tails), timestamp_ms, explicit)
         segment.runs.append(single)
@@ -80,25 +87,22 @@ class RecordQueue:
         tails.append(tail)
         return single
 
-    def put_parcel(self, run: Run, tails: Sequence[bytes | None], size: int) -> None:
+    def put_parcel(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool) -> None:
         """Queue a run whose records, none of them taken back, lay elsewhere; it is cut where a segment is full."""
-        rest: Run | None = run
-        while rest is not None:
-            need = size + RECORD_OVERHEAD_MAX_BYTES * len(tails)
-            if self.last.room < need and (fitting := self._fitting(tails)) < len(tails):
-                if fitting == 0:
-                    self.open_segment()
-                    fitting = max(1, self._fitting(tails))
-                if fitting < len(tails):
-                    assert isinstance(rest, Part)
-                    front, front_tails = rest, tails[:fitting]
-                    rest, tails = front.split(fitting), tails[fitting:]
-                    front_size = sum([len(tail) for tail in front_tails if tail is not None])
-                    size -= front_size
-                    self.last.put(front, front_tails, front_size)
-                    continue
-            self.last.put(rest, tails, size)
-            rest = None
+        while self.last.room < size + RECORD_OVERHEAD_MAX_BYTES * len(tails):
+            fitting = self._fitting(tails, plain)
+            if fitting == 0:
+                self.open_segment()
+                fitting = max(1, self._fitting(tails, plain))
+            if fitting >= len(tails):
+                break
+            assert isinstance(run, Part)
+            front, front_tails = run, tails[:fitting]
+            run, tails = front.split(fitting), tails[fitting:]
+            front_size = sum(_sizes(front_tails, plain))
+            self.last.put(front, front_tails, front_size, plain)
+            size -= front_size
+        self.last.put(run, tails, size, plain)
 
     def open_segment(self) -> Segment:
         """The last one is full: begin another."""
@@ -106,9 +110,9 @@ class RecordQueue:
         self.segments.append(segment)
         return segment
 
-    def _fitting(self, tails: Sequence[bytes | None]) -> int:
+    def _fitting(self, tails: Sequence[bytes | None], plain: bool) -> int:
         """How many of these fit into the last segment."""
-        needs = accumulate([len(tail) + RECORD_OVERHEAD_MAX_BYTES for tail in tails if tail is not None])
+        needs = accumulate([size + RECORD_OVERHEAD_MAX_BYTES for size in _sizes(tails, plain)])
         return bisect_right(list(needs), self.last.room)
 
     # The keeper of its segments.
@@ -179,6 +183,7 @@ class RecordQueue:
         parcels = []
         for segment in self.segments:
             segment.compact()
+            segment.encode()
             for run in segment.runs:
                 places = slice(run.first, run.first + run.count)
                 tails = [tail for tail in segment.tails[places] if tail is not None]
@@ -207,6 +212,12 @@ class RecordQueue:
 
     def __repr__(self) -> str:
         return f"<RecordQueue of {self.count} records, {self.size_bytes} bytes in {len(self.segments)} segments>"
+
+
+def _sizes(tails: Sequence[bytes | None], plain: bool) -> list[int]:
+    """The lengths of tails none of which was taken back, or what they would be for plain ones."""
+    size_of = plain_size if plain else len
+    return [size_of(tail) for tail in tails if tail is not None]
 
 
 class Undealt:

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kafka_client.outcome import NotSent, Unknown
-from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES
+from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES, encode_record_tail, plain_size
 
 from .run import RECORD_COST_BYTES, Part, Resolution, Run
 
@@ -53,7 +53,19 @@ class Keeper(Protocol):
 class Segment:
     """Records of one partition that are sealed together; the home of their runs."""
 
-    __slots__ = ("_front", "_limit", "dead", "keeper", "resolution", "room", "runs", "tails", "timestamps", "watched")
+    __slots__ = (
+        "_front",
+        "_limit",
+        "dead",
+        "keeper",
+        "plain",
+        "resolution",
+        "room",
+        "runs",
+        "tails",
+        "timestamps",
+        "watched",
+    )
 
     def __init__(self, keeper: Keeper, room: int) -> None:
         self.keeper: Keeper | None = keeper
@@ -63,6 +75,9 @@ class Segment:
         self.watched: list[Run] = []
         """Those to tell of the end."""
         self.tails: list[bytes | None] = []
+        self.plain = True
+        """`tails` are values, by reference: see `kafka_client.wire.record_batch`. Ends with the first record that is
+        not plain, or was encoded before it came here."""
         self.timestamps: list[int] = []
         self.resolution: Resolution | None = None
         self.dead = 0
@@ -103,8 +118,18 @@ class Segment:
 
     # What its keeper does with it.
 
-    def put(self, run: Run, tails: Sequence[bytes | None], size: int) -> None:
-        """Append a run whole; ``size`` is the sum of its tails."""
+    def encode(self) -> None:
+        """Encode what is there by reference; nobody's account changes."""
+        if self.plain:
+            self.plain = False
+            self.tails = [None if value is None else encode_record_tail(None, value) for value in self.tails]
+
+    def put(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool) -> None:
+        """Append a run whole; ``size`` is the sum of its tails, or what it would be for ``plain`` ones."""
+        if plain and not self.plain:
+            tails = [None if value is None else encode_record_tail(None, value) for value in tails]
+        elif not plain:
+            self.encode()
         run.home = self
         run.first = len(self.tails)
         self.runs.append(run)
@@ -122,10 +147,11 @@ class Segment:
         for place in places:
             tail = tails[place]
             if tail is not None:
-                size += len(tail)
+                its_size = plain_size(tail) if self.plain else len(tail)
+                size += its_size
                 tails[place] = None
                 self.dead += 1
-                self.room += len(tail) + RECORD_OVERHEAD_MAX_BYTES
+                self.room += its_size + RECORD_OVERHEAD_MAX_BYTES
         return size
 
     def compact(self) -> None:
@@ -209,19 +235,23 @@ class ParcelKeeper(Protocol):
 class Parcel:
     """Records of one run and one topic without a partition; the home of the run."""
 
-    __slots__ = ("keeper", "live", "routes", "run", "size", "tails", "topic")
+    __slots__ = ("keeper", "live", "plain", "routes", "run", "size", "tails", "topic")
 
     #: Nothing ends in here but by `release`.
     resolution: Resolution | None = None
 
-    def __init__(self, topic: str, run: Run, tails: Sequence[bytes], size: int, routes: Sequence[int]) -> None:
+    def __init__(
+        self, topic: str, run: Run, tails: Sequence[bytes], size: int, routes: Sequence[int], *, plain: bool = False
+    ) -> None:
         self.topic = topic
+        self.plain = plain
+        """As of a segment."""
         self.run: Run | None = run
         self.tails: Sequence[bytes | None] = tails
         self.routes = routes
         """One for each record: see `kafka_client.buffer.partitioner`."""
         self.size = size
-        """Sum of the lengths of ``tails``."""
+        """Sum of the lengths of ``tails``, or what it would be for plain ones."""
         self.live = len(tails)
         self.keeper: ParcelKeeper | None = None
         run.home = self
@@ -254,8 +284,9 @@ class Parcel:
         for position in positions:
             tail = tails[position]
             assert tail is not None
-            cost += len(tail)
-            self.size -= len(tail)
+            size = plain_size(tail) if self.plain else len(tail)
+            cost += size
+            self.size -= size
             tails[position] = None
         self.tails = tails
         self.live -= len(positions)

@@ -256,6 +256,7 @@ class SealedBatch:
             base_sequence=self.base_sequence,
             codec=codec or self.codec,
             compression_min_bytes=self.compression_min_bytes,
+            plain=segment.plain,
         )
 
     # The keeper of its segment: it lives on without those who leave.

@@ -26,10 +26,10 @@ from kafka_client.buffer.segment import Parcel
 from kafka_client.outcome import Record
 from kafka_client.wire.record_batch import (
     BATCH_OVERHEAD_BYTES,
-    LENGTHS_KEPT,
-    NO_KEY_PREFIXES,
+    PLAIN_VALUES_BELOW_BYTES,
     RECORD_OVERHEAD_MAX_BYTES,
     encode_record_tail,
+    plain_size,
 )
 
 from .dispatch import Dispatch
@@ -65,44 +65,54 @@ class Intake:
         """
         now = self._clock()
         value, key, headers, partition = record.value, record.key, record.headers, record.partition
-        if key is None and not headers and value.__class__ is bytes and len(value) < LENGTHS_KEPT:
-            tail = b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)  # as encode_record_tail
+        tail: bytes
+        plain = key is None and not headers and value.__class__ is bytes and len(value) < PLAIN_VALUES_BELOW_BYTES
+        if plain:
+            tail = value  # type: ignore[assignment]  # that is bytes
+            size = len(tail) + 4 if len(tail) > 63 else plain_size(tail)
         else:
             tail = encode_record_tail(key, value, headers)
+            size = len(tail)
         stamp = record.timestamp_ms
         if stamp is None:
             stamp = self._stamp if now < self._stamped_until else self._read_stamp(now)
         else:
             check_timestamp(stamp)
         route = NO_ROUTE if key is None and partition is None else route_of(record)
-        size = len(tail)
         cost = size + RECORD_COST_BYTES
         deadline = now + self._timeout_s
         topic = self._topics.get(record.topic)
         if topic is None or not topic.partitions or size > self._record_max or self.closed:
-            return self._one_slowly(record.topic, tail, route, stamp, deadline)
+            return self._one_slowly(record, route, stamp, deadline)
         if not self._budget.try_take(cost):
-            return self._one_waits(record.topic, tail, route, stamp, deadline)
+            return self._one_waits(record, route, stamp, deadline)
         sticky = topic.sticky
         if route == NO_ROUTE and sticky.room > 0:
             sticky.room -= size
-            return topic.partitions[sticky.partition].enqueue_one(tail, stamp, deadline, self._tally, now, False)
-        return topic.partition_of(route, size).enqueue_one(tail, stamp, deadline, self._tally, now, route >= 0)
+            return topic.partitions[sticky.partition].enqueue_one(
+                tail, size, plain, stamp, deadline, self._tally, now, False
+            )
+        return topic.partition_of(route, size).enqueue_one(
+            tail, size, plain, stamp, deadline, self._tally, now, route >= 0
+        )
 
-    def _one_slowly(self, topic: str, tail: bytes, route: int, stamp: int, deadline: float) -> Delivery:
+    def _one_slowly(self, record: Record, route: int, stamp: int, deadline: float) -> Delivery:
         """Where something stands in the way: it is refused, or waits for metadata or for the budget."""
-        check_topic(topic)
+        check_topic(record.topic)
+        tail = encode_record_tail(record.key, record.value, record.headers)
         if self.closed or len(tail) > self._record_max:
             return self._refused(1, deadline, "closed" if self.closed else _TOO_LARGE)
         if not self._budget.try_take(len(tail) + RECORD_COST_BYTES):
-            return self._one_waits(topic, tail, route, stamp, deadline)
+            return self._one_waits(record, route, stamp, deadline)
         single = Single(deadline, self._tally, None, None, None, 0, stamp)
-        self._dispatch.topic(topic).deal(Parcel(topic, single, (tail,), len(tail), (route,)), self._clock())
+        parcel = Parcel(record.topic, single, (tail,), len(tail), (route,))
+        self._dispatch.topic(record.topic).deal(parcel, self._clock())
         return single
 
-    def _one_waits(self, topic: str, tail: bytes, route: int, stamp: int, deadline: float) -> Delivery:
+    def _one_waits(self, record: Record, route: int, stamp: int, deadline: float) -> Delivery:
+        tail = encode_record_tail(record.key, record.value, record.headers)
         single = Single(deadline, self._tally, None, None, None, 0, stamp)
-        parcel = Parcel(topic, single, (tail,), len(tail), (route,))
+        parcel = Parcel(record.topic, single, (tail,), len(tail), (route,))
         self._dispatch.stand_in_line(single, (parcel,), parcel.cost)
         return single
 
@@ -114,18 +124,24 @@ class Intake:
         """
         now = self._clock()
         count = len(records)
-        tails = [
-            b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)  # as encode_record_tail
-            if record.key is None
-            and not record.headers
-            and (value := record.value).__class__ is bytes
-            and len(value) < LENGTHS_KEPT
-            else encode_record_tail(record.key, record.value, record.headers)
+        tails: list[bytes]
+        routes: Sequence[int]
+        plain = all(
+            record.key is None and record.partition is None and not record.headers and record.value.__class__ is bytes
             for record in records
-        ]
-        routes = [
-            NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
-        ]
+        )
+        if plain:
+            tails = [record.value for record in records]  # type: ignore[misc]  # that are bytes
+            plain = max(map(len, tails)) < PLAIN_VALUES_BELOW_BYTES
+        if plain:
+            routes = (NO_ROUTE,) * count
+            sizes = list(map(plain_size, tails))
+        else:
+            tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+            routes = [
+                NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
+            ]
+            sizes = list(map(len, tails))
         stamps = timestamps_of(records, self._read_stamp(now))
         topics = {record.topic for record in records}
         for name in topics:
@@ -133,12 +149,11 @@ class Intake:
         if self.closed:
             return self._refused(count, now + self._timeout_s, "closed")
         delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
-        sizes = list(map(len, tails))
         if len(topics) == 1 and max(sizes) <= self._record_max:
             part = Part(delivery, range(count), stamps, count)
-            parcels = [Parcel(next(iter(topics)), part, tails, sum(sizes), routes)]
+            parcels = [Parcel(next(iter(topics)), part, tails, sum(sizes), routes, plain=plain)]
         else:
-            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps)
+            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps, plain)
         delivery.parts = [parcel.run for parcel in parcels if isinstance(parcel.run, Part)]
         cost = sum([parcel.cost for parcel in parcels])
         if cost == 0:
@@ -162,6 +177,7 @@ class Intake:
         sizes: Sequence[int],
         routes: Sequence[int],
         stamps: int | list[int],
+        plain: bool,
     ) -> list[Parcel]:
         """One parcel a topic, without the records that are too large."""
         positions: dict[str, list[int]] = {}
@@ -184,6 +200,7 @@ class Intake:
                     [tails[index] for index in indices],
                     sum([sizes[index] for index in indices]),
                     [routes[index] for index in indices],
+                    plain=plain,
                 )
             )
         return parcels

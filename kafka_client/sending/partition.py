@@ -80,23 +80,31 @@ class PartitionState:
     # What comes in.
 
     def enqueue_one(
-        self, tail: bytes, timestamp_ms: int, deadline: float, tally: Tally, now: float, explicit: bool
+        self,
+        tail: bytes,
+        size: int,
+        plain: bool,
+        timestamp_ms: int,
+        deadline: float,
+        tally: Tally,
+        now: float,
+        explicit: bool,
     ) -> Single:
         """Queue one record, as a delivery of its own, whose bytes the budget has admitted."""
         queue = self.queue
         before = queue.last
-        single = queue.put(tail, timestamp_ms, deadline, tally, explicit)
+        single = queue.put(tail, size, plain, timestamp_ms, deadline, tally, explicit)
         if not self.announced:
             self.announce(now)
         elif queue.last is not before and self.outbox is not None and queue.holds_a_batch:
             self.outbox.urge()
         return single
 
-    def enqueue(self, run: Run, tails: Sequence[bytes | None], size: int, now: float) -> None:
+    def enqueue(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool, now: float) -> None:
         """Queue a run whose bytes the budget has admitted."""
         queue = self.queue
         held = queue.holds_a_batch
-        queue.put_parcel(run, tails, size)
+        queue.put_parcel(run, tails, size, plain)
         if not self.announced:
             self.announce(now)
         elif not held and queue.holds_a_batch and self.outbox is not None:

@@ -56,6 +56,7 @@ def remake(
 def halves(batch: SealedBatch, account: InFlightAccount) -> list[SealedBatch]:
     """Cut it in the middle (MESSAGE_TOO_LARGE); together they have the old range."""
     middle = batch.count // 2
+    batch.segment.encode()
     tails, stamps = batch.segment.tails, batch.segment.timestamps
     front_runs, back_runs = _cut(batch.runs, middle)
     _end_unsettled(batch)
@@ -70,6 +71,7 @@ def without(
 ) -> list[SealedBatch]:
     """Leave out the records at these positions, which end with ``outcome``; at least one remains."""
     left_out = set(positions)
+    batch.segment.encode()
     tails, stamps = batch.segment.tails, batch.segment.timestamps
     runs: list[Run] = []
     told = late = 0
@@ -122,7 +124,7 @@ def _successor(
     account: InFlightAccount,
 ) -> SealedBatch:
     segment = Segment(batch, 0)
-    segment.tails, segment.timestamps = tails, timestamps
+    segment.tails, segment.timestamps, segment.plain = tails, timestamps, False
     successor = SealedBatch(
         batch.partition,
         segment,

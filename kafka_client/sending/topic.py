@@ -15,6 +15,7 @@ from kafka_client.buffer.queue import Undealt
 from kafka_client.buffer.run import Part
 from kafka_client.buffer.segment import Parcel
 from kafka_client.cluster.snapshot import NULL_TOPIC_ID
+from kafka_client.wire.record_batch import plain_size
 
 from .hold import Hold
 from .office import Office
@@ -70,7 +71,7 @@ class TopicState:
         run, tails, routes = parcel.run, parcel.tails, parcel.routes
         assert run is not None
         if routes.count(NO_ROUTE) == len(routes):
-            self.partitions[self._sticky(parcel.size)].enqueue(run, tails, parcel.size, now)
+            self.partitions[self._sticky(parcel.size)].enqueue(run, tails, parcel.size, parcel.plain, now)
             return
         sticky = self._sticky(parcel.size) if NO_ROUTE in routes else NO_ROUTE
         groups: dict[int, list[int]] = {}
@@ -83,11 +84,11 @@ class TopicState:
         explicit = max(routes) >= 0
         if not isinstance(run, Part):
             run.explicit = explicit
-            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, now)
+            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, parcel.plain, now)
             return
         run.routes = routes if explicit else None
         if len(groups) == 1:
-            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, now)
+            self.partition(next(iter(groups))).enqueue(run, tails, parcel.size, parcel.plain, now)
             return
         delivery = run.delivery
         assert delivery is not None
@@ -95,7 +96,8 @@ class TopicState:
         delivery.replace(run, [piece for _, _, piece in pieces])
         for index, positions, piece in pieces:
             its_tails = [tail for j in positions if (tail := tails[j]) is not None]
-            self.partition(index).enqueue(piece, its_tails, sum(map(len, its_tails)), now)
+            size = sum(map(plain_size if parcel.plain else len, its_tails))
+            self.partition(index).enqueue(piece, its_tails, size, parcel.plain, now)
 
     def resize(self, count: int, now: float, *, recreated: bool) -> None:
         """Metadata knows so many partitions; `deal_out` follows when their leaders are known.

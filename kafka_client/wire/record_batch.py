@@ -9,6 +9,9 @@ batch is sealed, whoever was withdrawn in between:
     record = length | attributes | timestamp delta | offset delta | tail        (length: varint of what follows)
              └──────────────── sealing, from tables ──────────────┘   └ `encode_record_tail`: key, value, headers
 
+A *plain* record, with a value and neither key nor headers, is not copied before the batch is: where all of a batch are
+plain, their values stand for the tails, and sealing puts around them what is the same for every length.
+
 Invariant: a batch's bytes depend on nothing but its arguments: encoding the same range again gives the same records, so
 a repeated batch has the same (first, last) sequence and count, by which alone the broker recognises it.
 
@@ -20,7 +23,7 @@ A truncated last batch is normal in a Fetch answer, which is cut at a byte count
 Source: https://kafka.apache.org/documentation/#recordbatch; DefaultRecordBatch.java, DefaultRecord.java.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import add
 from struct import Struct
@@ -35,15 +38,15 @@ from .primitives import Buffer, Reader, uvarint_bytes, varint_bytes
 
 __all__ = [
     "BATCH_OVERHEAD_BYTES",
-    "LENGTHS_KEPT",
-    "NO_KEY_PREFIXES",
     "NO_PRODUCER_ID",
+    "PLAIN_VALUES_BELOW_BYTES",
     "RECORD_OVERHEAD_MAX_BYTES",
     "DecodedBatch",
     "DecodedRecord",
     "decode_batches",
     "encode_batch",
     "encode_record_tail",
+    "plain_size",
     "record_bytes_bound",
     "record_key",
     "renumber_batch",
@@ -72,17 +75,23 @@ RECORD_OVERHEAD_MAX_BYTES = 21
 # them varints are computed. 1.5 MB in all.
 _OFFSETS_KEPT = 16 * 1024
 _DELTAS_KEPT = 8 * 1024
-LENGTHS_KEPT = 8 * 1024
+_LENGTHS_KEPT = 8 * 1024
 
 _OFFSET_DELTAS = [varint_bytes(delta) for delta in range(_OFFSETS_KEPT)]
-_OFFSET_DELTA_LENGTHS = [len(encoded) for encoded in _OFFSET_DELTAS]
+#: With attributes and a timestamp delta of 0 before them.
+_OFFSET_DELTAS_AT_BASE = [b"\x00\x00" + encoded for encoded in _OFFSET_DELTAS]
 #: attributes (always 0) and timestamp delta
 _TIMESTAMP_DELTAS = [b"\x00" + varint_bytes(delta) for delta in range(_DELTAS_KEPT)]
-_LENGTHS = [varint_bytes(length) for length in range(LENGTHS_KEPT)]
+_LENGTHS = [varint_bytes(length) for length in range(_LENGTHS_KEPT)]
+#: With the end of a plain record before them.
+_LENGTHS_AFTER_PLAIN = [b"\x00" + encoded for encoded in _LENGTHS]
+
+#: A value shorter than this can stand for the tail of its record, if that has neither key nor headers.
+PLAIN_VALUES_BELOW_BYTES = _LENGTHS_KEPT
 
 _NULL = varint_bytes(-1)
-#: How the tail of a record without a key begins, by the length of its value.
-NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
+_NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
+_PLAIN_SIZES = [len(prefix) + length + 1 for length, prefix in enumerate(_NO_KEY_PREFIXES)]
 _HEADER_NAMES: dict[str, bytes] = {}
 _HEADER_NAMES_KEPT = 1024
 
@@ -94,8 +103,8 @@ bytes(4 * 1024 * 1024)
 
 def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers = ()) -> bytes:
     """The part of a record that depends on nothing but itself. Headers may repeat a name and keep their order."""
-    if key is None and value is not None and not headers and len(value) < LENGTHS_KEPT:
-        return b"%b%b\x00" % (NO_KEY_PREFIXES[len(value)], value)
+    if key is None and value is not None and not headers and len(value) < _LENGTHS_KEPT:
+        return b"%b%b\x00" % (_NO_KEY_PREFIXES[len(value)], value)
     head = _NULL if key is None else _length(len(key)) + key
     body = _NULL if value is None else _length(len(value)) + value
     if not headers:
@@ -109,6 +118,11 @@ def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers 
             parts.append(_length(len(content)))
             parts.append(content)
     return b"".join(parts)
+
+
+def plain_size(value: bytes) -> int:
+    """The length of a plain record's tail."""
+    return _PLAIN_SIZES[len(value)]
 
 
 def record_key(tail: bytes) -> bytes | None:
@@ -140,15 +154,17 @@ def encode_batch(
     codec: Codec = "none",
     compression_min_bytes: int = 0,
     base_timestamp_ms: int | None = None,
+    plain: bool = False,
 ) -> bytes:
     """Encode one batch of one or more records, with CreateTime timestamps.
 
     Args:
-        tails: `encode_record_tail` of each record, in order.
+        tails: `encode_record_tail` of each record, in order; or their values.
         timestamps_ms: one for each record, milliseconds since the Unix epoch.
         base_sequence: the first record's sequence number; the others follow, wrapping to 0 after 2**31 - 1.
         codec: applied where the records have at least ``compression_min_bytes`` and become smaller by it.
         base_timestamp_ms: what deltas count from; None takes the first record's.
+        plain: ``tails`` are the values of plain records, each shorter than `PLAIN_VALUES_BELOW_BYTES`.
     """
     count = len(tails)
     if count == 0 or count != len(timestamps_ms):
@@ -156,7 +172,7 @@ def encode_batch(
     base = timestamps_ms[0] if base_timestamp_ms is None else base_timestamp_ms
     lowest, highest = min(timestamps_ms), max(timestamps_ms)
 
-    records = _join_records(tails, _timestamp_deltas(timestamps_ms, base, lowest, highest), count)
+    records = _join_records(tails, _timestamp_deltas(timestamps_ms, base, lowest, highest), count, plain)
     attributes = 0
     if codec != "none" and len(records) >= compression_min_bytes:
         packed = compress(codec, records)
@@ -182,36 +198,54 @@ def renumber_batch(batch: bytes, *, producer_id: int, producer_epoch: int, base_
     return b"".join((head, records))
 
 
-def _timestamp_deltas(timestamps_ms: Sequence[int], base: int, lowest: int, highest: int) -> Sequence[bytes]:
-    """Attributes and timestamp delta of each record."""
+def _timestamp_deltas(timestamps_ms: Sequence[int], base: int, lowest: int, highest: int) -> Sequence[bytes] | None:
+    """Attributes and timestamp delta of each record; None where every delta is 0."""
     if lowest == highest == base:
-        return [_TIMESTAMP_DELTAS[0]] * len(timestamps_ms)
+        return None
     if lowest >= base and highest - base < _DELTAS_KEPT:
         table = _TIMESTAMP_DELTAS
         return [table[timestamp - base] for timestamp in timestamps_ms]
     return [b"\x00" + varint_bytes(timestamp - base) for timestamp in timestamps_ms]
 
 
-def _join_records(tails: Sequence[bytes], deltas: Sequence[bytes], count: int) -> bytes:
+def _join_records(tails: Sequence[bytes], deltas: Sequence[bytes] | None, count: int, plain: bool) -> bytes:
+    """Lay the columns of the records beside each other and join them: what a part costs here is most of it."""
     if count <= _OFFSETS_KEPT:
-        offsets, offset_lengths = _OFFSET_DELTAS[:count], _OFFSET_DELTA_LENGTHS[:count]
+        offsets = (_OFFSET_DELTAS if deltas else _OFFSET_DELTAS_AT_BASE)[:count]
     else:
-        offsets = [varint_bytes(delta) for delta in range(count)]
-        offset_lengths = list(map(len, offsets))
-    lengths = list(map(add, map(len, tails), map(add, map(len, deltas), offset_lengths)))
-    parts: list[Buffer] = [b""] * (4 * count)
-    if max(lengths) < LENGTHS_KEPT:
-        parts[0::4] = map(_LENGTHS.__getitem__, lengths)
+        offsets = [(b"" if deltas else _TIMESTAMP_DELTAS[0]) + varint_bytes(delta) for delta in range(count)]
+    columns: list[Iterable[bytes]] = [deltas, offsets] if deltas else [offsets]
+    sizes = map(len, offsets)
+    if deltas:
+        sizes = map(add, sizes, map(len, deltas))
+    if plain:
+        lengths = list(map(add, sizes, map(_PLAIN_SIZES.__getitem__, map(len, tails))))
+        columns += [map(_NO_KEY_PREFIXES.__getitem__, map(len, tails)), tails]
     else:
-        parts[0::4] = map(_length, lengths)
-    parts[1::4] = deltas
-    parts[2::4] = offsets
-    parts[3::4] = tails
+        lengths = list(map(add, sizes, map(len, tails)))
+        columns.append(tails)
+    table = _LENGTHS_AFTER_PLAIN if plain else _LENGTHS
+    if max(lengths) < _LENGTHS_KEPT:
+        columns.insert(0, map(table.__getitem__, lengths))
+    else:
+        columns.insert(0, map(_length_after_plain if plain else _length, lengths))
+    step = len(columns)
+    parts: list[bytes] = [b""] * (step * count)
+    for place, column in enumerate(columns):
+        parts[place::step] = column
+    if plain:
+        # The number of headers, 0, ends a record and stands before the length of the next.
+        parts[0] = _length(lengths[0])
+        parts.append(b"\x00")
     return b"".join(parts)
 
 
+def _length_after_plain(length: int) -> bytes:
+    return b"\x00" + _length(length)
+
+
 def _length(length: int) -> bytes:
-    return _LENGTHS[length] if length < LENGTHS_KEPT else varint_bytes(length)
+    return _LENGTHS[length] if length < _LENGTHS_KEPT else varint_bytes(length)
 
 
 def _header_name(name: str) -> bytes:

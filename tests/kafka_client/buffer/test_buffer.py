@@ -16,6 +16,7 @@ from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import RECORD_COST_BYTES, Acknowledgement, Part, Run
 from kafka_client.buffer.segment import SWEEP_MIN, Parcel, Segment
 from kafka_client.wire.murmur2 import partition_for_key
+from kafka_client.wire.record_batch import encode_record_tail
 
 TP = TopicPartition("events", 3)
 
@@ -45,12 +46,13 @@ class Floor:
 
     def admit(self, parcel: Parcel) -> None:
         parcel.compact()
-        self.queue.put_parcel(parcel.run, parcel.tails, parcel.size)
+        self.queue.put_parcel(parcel.run, parcel.tails, parcel.size, parcel.plain)
 
     def delivery(self, *sizes: int, deadline: float = 100.0) -> Delivery:
         """A delivery of records of these sizes, queued or waiting."""
         if len(sizes) == 1 and self.budget.try_take(sizes[0] + RECORD_COST_BYTES):
-            return self.queue.put(b"00" + b"." * (sizes[0] - 2), 1000, deadline, self.tally, False)
+            tail = b"00" + b"." * (sizes[0] - 2)
+            return self.queue.put(tail, sizes[0], False, 1000, deadline, self.tally, False)
         delivery, parcel = parcel_of(sizes, deadline, self.tally)
         if self.budget.try_take(parcel.cost):
             self.admit(parcel)
@@ -86,7 +88,7 @@ def sealed(count: int = 1, tally: Tally | None = None) -> tuple[Delivery, Segmen
     """A delivery in a batch; the segment's ``end`` is the batch's."""
     segment = Segment(Elsewhere(), 1_000_000)
     delivery, parcel = parcel_of([10] * count, tally=tally)
-    segment.put(parcel.run, parcel.tails, parcel.size)
+    segment.put(parcel.run, parcel.tails, parcel.size, parcel.plain)
     return delivery, segment
 
 
@@ -260,6 +262,27 @@ def test_room_of_what_was_taken_back_is_used_again() -> None:
 
 def taken_order(deliveries: list[Delivery], last: Delivery) -> list[Delivery]:
     return [deliveries[0], deliveries[2], last]
+
+
+@pytest.mark.parametrize("order", [(True, True), (True, False), (False, True), (True, False, True)])
+def test_records_by_reference_and_encoded_ones_share_a_segment(order: tuple[bool, ...]) -> None:
+    floor = Floor()
+    value = b"v" * 100
+    tail = encode_record_tail(None, value)
+    for plain in order:
+        assert floor.budget.try_take(len(tail) + RECORD_COST_BYTES)
+        floor.queue.put(value if plain else tail, len(tail), plain, 1000, 100.0, floor.tally, False)
+        delivery, parcel = parcel_of([10, 10, 10])
+        parcel.tails, parcel.size, parcel.plain = [value if plain else tail] * 3, 3 * len(tail), plain
+        assert floor.budget.try_take(parcel.cost)
+        floor.admit(parcel)
+        delivery.withdraw([1])
+    assert floor.budget.used_bytes == (len(tail) + RECORD_COST_BYTES) * 3 * len(order)
+    assert floor.queue.size_bytes == len(tail) * 3 * len(order)
+    taken = floor.queue.take()
+    assert taken.plain == all(order)
+    assert taken.tails == [value if all(order) else tail] * 3 * len(order)
+    assert taken.size_bytes == len(tail) * 3 * len(order)
 
 
 def test_mass_withdrawal_sweeps_the_tombstones() -> None:

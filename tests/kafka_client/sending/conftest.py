@@ -127,11 +127,11 @@ class Lab:
         deadline = self.now + self.office.config.delivery_timeout_s
         assert self.budget.try_take(size + RECORD_COST_BYTES * count)
         if count == 1:
-            delivery = into.enqueue_one(tails[0], 1000, deadline, self.tally, self.now, False)
+            delivery = into.enqueue_one(tails[0], size, False, 1000, deadline, self.tally, self.now, False)
         else:
             delivery = Bulk(deadline, self.tally, None, None, count, count, [])
             delivery.parts = [Part(delivery, range(count), 1000, count)]
-            into.enqueue(delivery.parts[0], tails, size, self.now)
+            into.enqueue(delivery.parts[0], tails, size, False, self.now)
         return delivery
 
     def request(self) -> Request | None:

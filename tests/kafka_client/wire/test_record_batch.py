@@ -14,10 +14,12 @@ from kafka_client.errors import ProtocolError
 from kafka_client.wire.compression import Codec
 from kafka_client.wire.record_batch import (
     BATCH_OVERHEAD_BYTES,
+    PLAIN_VALUES_BELOW_BYTES,
     DecodedBatch,
     decode_batches,
     encode_batch,
     encode_record_tail,
+    plain_size,
     record_bytes_bound,
     record_key,
     renumber_batch,
@@ -279,3 +281,19 @@ def test_key_of_an_encoded_record_is_the_one_that_went_in(key: bytes | None, val
 
 def test_key_of_an_encoded_record_with_a_length_of_two_bytes() -> None:
     assert record_key(encode_record_tail(b"k" * 64, b"v", [("h", b"x")])) == b"k" * 64
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, PLAIN_VALUES_BELOW_BYTES - 1])
+@pytest.mark.parametrize("times", [[NOW_MS] * 3, [NOW_MS, NOW_MS + 1, NOW_MS + 9_000], [NOW_MS, NOW_MS - 1, NOW_MS]])
+def test_values_of_plain_records_become_the_same_batch_as_their_tails(size: int, times: list[int]) -> None:
+    values = [bytes([65 + index]) * size for index in range(3)]
+    tails = [encode_record_tail(None, value) for value in values]
+    assert [plain_size(value) for value in values] == [len(tail) for tail in tails]
+    assert encode_batch(values, times, plain=True) == encode_batch(tails, times)
+
+
+def test_plain_batch_beyond_every_table_is_the_same_too() -> None:
+    values = [b"v" * (PLAIN_VALUES_BELOW_BYTES - 1 - index % 3) for index in range(17_000)]
+    times = [NOW_MS] * len(values)
+    tails = [encode_record_tail(None, value) for value in values]
+    assert encode_batch(values, times, plain=True) == encode_batch(tails, times)

@@ -211,9 +211,9 @@ async def test_records_that_wait_for_a_leader_keep_metadata_asked_for() -> None:
     cluster = Cluster(topics=2)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is None, "nobody produces"
     topic = cluster.dispatch.topics["t1"]
-    topic.partitions[1].enqueue_one(b"v", 0, 1e9, cluster.dispatch.tally, trio.current_time(), explicit=True)
+    topic.partitions[1].enqueue_one(b"v", 1, False, 0, 1e9, cluster.dispatch.tally, trio.current_time(), True)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is not None
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6))) is None
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6, brokers=(2,)))) is not None
-    topic.partition(7).enqueue_one(b"v", 0, 1e9, cluster.dispatch.tally, trio.current_time(), explicit=True)
+    topic.partition(7).enqueue_one(b"v", 1, False, 0, 1e9, cluster.dispatch.tally, trio.current_time(), True)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6))) is not None, "no such partition"

@@ -82,6 +82,7 @@ class Sender:
         await trio.lowlevel.checkpoint()
         where = f"{address.host}:{address.port}"
         answers_before = self.outbox.answers_total
+        opened_before = self.connections_opened_total
         operator = False
         try:
             async with open_connection(
@@ -105,7 +106,8 @@ class Sender:
             self.connected = False
         if self._dispatch.closed:
             return 0.0
-        idle = not self.outbox.requests and not self.outbox.has_work
+        opened = self.connections_opened_total > opened_before
+        idle = opened and not self.outbox.requests and not self.outbox.has_work
         self.outbox.lost(trio.current_time())
         self._dispatch.want_metadata()
         self._observer.disconnected(
@@ -121,11 +123,7 @@ class Sender:
         return self._random.uniform(0, longest)
 
     async def _drive(self, connection: Connection, address: BrokerAddress) -> None:
-        try:
-            newest = connection.version_of(produce)
-            named = connection.version_of(produce, at_most=NAMED_TOPICS_VERSION)
-        except ProtocolError as error:
-            raise _NoVersion(str(error)) from error
+        newest = _version_of_produce(connection)
         outbox = self.outbox
         outbox.renegotiate = False
         while True:
@@ -144,7 +142,9 @@ class Sender:
                 continue
             self._tell_written(request)
             batches = self._batches(request)
-            version = newest if all(batch.topic_id is not None for batch in batches) else named
+            version = newest
+            if any(batch.topic_id is None for batch in batches):
+                version = _version_of_produce(connection, at_most=NAMED_TOPICS_VERSION)
             body = produce.encode_request_parts(ProduceRequest(batches=batches, timeout_ms=self._timeout_ms), version)
             await connection.write(produce.API_KEY, version, body, partial(self._answered, request, version))
 
@@ -194,3 +194,10 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender to broker {self._broker}, {'connected' if self.connected else 'not connected'}>"
+
+
+def _version_of_produce(connection: Connection, *, at_most: int | None = None) -> int:
+    try:
+        return connection.version_of(produce, at_most=at_most)
+    except ProtocolError as error:
+        raise _NoVersion(str(error)) from error

@@ -91,3 +91,19 @@ async def test_observer_hears_throttling_leaders_and_a_silent_cluster(scenario, 
         assert recorder.of(MetadataFailed)
         s.cluster.start_broker(1)
         s.cluster.start_broker(2)
+
+
+async def test_observer_is_not_told_of_an_idle_close_where_none_was_open(scenario, recorder, autojump_clock) -> None:
+    async with scenario(observer=recorder, brokers=2, connect_timeout_s=5.0) as s:
+        await s.outcome(b"warm-up")
+        s.cluster.faults.black_hole_connects(broker=1)
+        s.cluster.close_connections(1)
+        await trio.sleep(1)
+        with s.deliver(b"value") as delivery:
+            with trio.move_on_after(1):
+                await delivery.wait()
+        await trio.sleep(20)
+        s.cluster.faults.accept_connects()
+    closed, refused, *_ = recorder.of(BrokerDisconnected)
+    assert closed.idle
+    assert not refused.idle

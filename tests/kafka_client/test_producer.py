@@ -291,6 +291,12 @@ async def test_topics_without_ids_are_named(scenario, autojump_clock) -> None:
         assert s.cluster.seen.produce_requests[0].version == 12
 
 
+async def test_broker_that_only_knows_topics_by_id_is_written_to(scenario, autojump_clock) -> None:
+    versions = {**VERSIONS_OF_KAFKA_4_1, Api.PRODUCE: (13, 13)}
+    async with scenario(cluster={"versions": versions}) as s:
+        assert isinstance(await s.outcome(b"value"), Delivered)
+
+
 async def test_broker_without_a_common_version_is_an_operator_error(scenario, autojump_clock) -> None:
     versions = {**VERSIONS_OF_KAFKA_4_1, Api.PRODUCE: (99, 99)}
     async with scenario(cluster={"versions": versions}, settle=False, close_grace_s=0.0) as s:

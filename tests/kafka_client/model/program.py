@@ -11,6 +11,7 @@ program is a program, and shrinking is dropping steps and making numbers smaller
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,7 @@ class _Shown:
             value = getattr(self, field.name)
             if value != field.default:
                 shown.append(f"{field.name}={value!r}")
-        return f"{type(self).__name__}({', '.join(shown)})".replace("=inf", "=math.inf")
+        return re.sub(r"\binf\b", "math.inf", f"{type(self).__name__}({', '.join(shown)})")
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ from tests.kafka_client.model.program import Program, programs
 
 
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,

@@ -170,10 +170,10 @@ class Link:
                 self._left[direction] -= len(data)
         self.forwarded_bytes[direction] += len(data)
         try:
-            while self.dribble_s is not None and direction == "answers" and len(data) > 1:
+            while (pause_s := self.dribble_s) is not None and direction == "answers" and len(data) > 1:
                 await sink.send_all(data[:1])
                 data = data[1:]
-                await trio.sleep(self.dribble_s)
+                await trio.sleep(pause_s)
             await sink.send_all(data)
         except trio.BrokenResourceError:
             return False  # noqa: ASYNC910  # the connection is over

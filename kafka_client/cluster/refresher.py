@@ -100,6 +100,8 @@ class Refresher:
         """The first failure since the last success."""
         self._quiet_until = -math.inf
         """The connection is throttled."""
+        self._in_vain = False
+        """The connection ended while it was asked for metadata."""
         self._failures = 0
         self._refusals = 0
 
@@ -122,6 +124,7 @@ class Refresher:
             await self._alarm.wait(self._due())
             address = self._choose()
             self._quiet_until = -math.inf
+            self._in_vain = False
             try:
                 async with open_connection(
                     address.host, address.port, config=self._config, connector=self._connector
@@ -130,7 +133,7 @@ class Refresher:
                     await self._ask(connection)
             except ConnectionLost as error:
                 refused = isinstance(error, SecurityError)
-                if self._due() > trio.current_time() and not refused:
+                if self._due() > trio.current_time() and not (refused or self._in_vain):
                     continue  # it ended while idle, as brokers do after ten minutes
                 self._failed()
                 self._refusals = self._refusals + 1 if refused else 0
@@ -157,7 +160,8 @@ class Refresher:
             again = await self._take_in(connection)
             taken_in = True
         finally:
-            self._stale |= not taken_in  # also when the connection is lost while the answer is worked on
+            if not taken_in:  # also when the connection is lost while the answer is worked on
+                self._stale = self._in_vain = True
         return again
 
     async def _take_in(self, connection: Connection) -> bool:

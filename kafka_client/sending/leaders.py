@@ -148,13 +148,15 @@ class Leaders:
         topic.topic_id = known.topic_id
         if recreated and topic.hold.error is not None and topic.hold.error.code == UNKNOWN_TOPIC:
             self._standing.clear(topic.hold)  # what was missing is there
-        topic.resize(len(known.partitions), now, recreated=recreated)
+        gone = topic.resize(len(known.partitions), recreated=recreated)
         for partition in topic.all_partitions():
             index = partition.tp.partition
             self._lead(partition, known.partitions[index] if index < len(known.partitions) else NOBODY, now)
         topic.leaderless = any(partition.leader is None for partition in topic.partitions)
         if topic.undealt.count:
             topic.deal_out(now)
+        for partition in gone:
+            partition.cut_off(now)
 
     def _apply_error(self, topic: TopicState, code: int, now: float) -> None:
         topic.metadata_misses = topic.metadata_misses + 1 if code == UNKNOWN_TOPIC else 0

@@ -99,8 +99,11 @@ class TopicState:
             size = sum(map(plain_size if parcel.plain else len, its_tails))
             self.partition(index).enqueue(piece, its_tails, size, parcel.plain, now)
 
-    def resize(self, count: int, now: float, *, recreated: bool) -> None:
+    def resize(self, count: int, *, recreated: bool) -> list[PartitionState]:
         """Metadata knows so many partitions; `deal_out` follows when their leaders are known.
+
+        Returns the partitions that are gone, for the caller to cut off when all is dealt out: ``on_resolved`` may take
+        records back, and hand others over.
 
         What is queued and not sealed is dealt out anew, in the order of the calls: a key's partition follows from their
         number, and no record of it may leave before an earlier one. (Java leaves queued records where they are.)
@@ -113,13 +116,13 @@ class TopicState:
                 partition.topic_recreated()
         before = len(self.partitions)
         if count == before:
-            return
+            return []
         waiting = [parcel for partition in self.partitions for parcel in partition.take_back()]
         waiting.sort(key=_called)
-        for partition in self.partitions[count:]:
+        gone = self.partitions[count:]
+        for partition in gone:
             self.sticky.leave(partition.tp.partition)
             self.beyond[partition.tp.partition] = partition
-            partition.cut_off(now)
         del self.partitions[count:]
         for index in range(before, count):
             named = self.beyond.pop(index) if index in self.beyond else None
@@ -128,6 +131,7 @@ class TopicState:
             self.partitions.append(named or PartitionState(self, index, self._office, self._budget))
         for parcel in waiting:
             self.undealt.append(parcel)
+        return gone
 
     def deal_out(self, now: float) -> None:
         """The partitions are known: deal out what waited, in order."""

@@ -424,3 +424,31 @@ async def test_record_has_no_outcome_after_its_block_when_its_own_bytes_let_it_i
             assert s.producer.statistics().waiting_deliveries == 1
         filler.withdraw()
         assert None not in delivery.outcomes
+
+
+async def test_producer_ends_when_on_resolved_takes_back_what_a_smaller_topic_left_queued(
+    scenario, autojump_clock
+) -> None:
+    """The batch of the partition that is gone was told while the rest of its queue was in nobody's hands."""
+    async with scenario(partitions=2, linger_s=0.0) as s:
+        await s.outcome(b"warm-up", partition=1)
+        s.cluster.faults.drop_answer()
+        sealed = s.producer.delivery([Record("events", b"sealed", partition=1)])
+        await s.cluster.wait_until(lambda: s.cluster.attempts_of(b"sealed"))
+        s.cluster.move_leader("events", 1, None)
+        await trio.sleep(5)
+        queued = s.producer.delivery([Record("events", b"queued", partition=1)])
+        again = []
+
+        def taken_back(index: int, outcome: object) -> None:
+            queued.withdraw()
+            again.append(s.producer.delivery([Record("events", b"again", partition=0)]))
+
+        sealed.on_resolved(taken_back)
+        sealed.withdraw()
+        s.cluster.delete_topic("events")
+        s.cluster.create_topic("events", 1)
+        await trio.sleep(70)
+        assert queued.outcomes == [NotSent("withdrawn")]
+        assert isinstance(again[0].outcomes[0], Delivered)
+        s.deliveries.clear()

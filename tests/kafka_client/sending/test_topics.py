@@ -139,7 +139,7 @@ async def test_dealing_anew_takes_long(scenario, autojump_clock) -> None:
         topic = s.producer._topics["events"]
         grow(s, 3)
         started = time.process_time()
-        topic.resize(3, trio.current_time(), recreated=False)
+        topic.resize(3, recreated=False)
         topic.deal_out(trio.current_time())
         assert time.process_time() - started < 3.0
         assert sum(partition.queue.count for partition in topic.partitions) == 100_000

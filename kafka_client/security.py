@@ -7,6 +7,7 @@ Invariant: a secret is in no ``repr`` and in no error. A file that holds one is 
 secret that is rotated on disk works without a restart.
 """
 
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -23,6 +24,7 @@ __all__ = [
     "SecurityConfig",
     "SecurityProtocol",
     "TokenProvider",
+    "check_spelling",
     "read_secret",
 ]
 
@@ -75,7 +77,8 @@ class SecurityConfig:
     ssl_check_hostname: bool = True
     sasl_mechanism: SaslMechanism | None = None
     sasl_username: str | None = None
-    """For PLAIN and SCRAM; prepared by SASLprep (RFC 4013), as the password is."""
+    """For PLAIN and SCRAM. It and the password are sent as typed, since Apache Kafka stores them so; where SCRAM is
+    refused and SASLprep (RFC 4013) spells them in another way, that is tried once."""
     sasl_password: str | None = field(default=None, repr=False)
     sasl_password_file: str | None = None
     """Instead of ``sasl_password``: a file with the password; one line end after it is not part of it."""
@@ -118,6 +121,10 @@ class SecurityConfig:
             )
         if self.sasl_password == "":
             raise ConfigError("sasl_password: is empty")
+        assert self.sasl_mechanism is not None
+        check_spelling("sasl_username", self.sasl_username, self.sasl_mechanism)
+        if self.sasl_password is not None:
+            check_spelling("sasl_password", self.sasl_password, self.sasl_mechanism)
         if self.sasl_oauth_token is not None:
             raise ConfigError(f"sasl_oauth_token: is used with OAUTHBEARER only, not {self.sasl_mechanism}")
 
@@ -126,19 +133,43 @@ class SecurityConfig:
 PLAINTEXT = SecurityConfig()
 
 
+def check_spelling(field_name: str, text: str, mechanism: str) -> None:
+    """Refuse what cannot be sent; raises `ConfigError` that names the kind of character, never the text.
+
+    Other things that SASLprep prohibits are taken: Kafka stores such passwords, and its other clients send them.
+    """
+    if "\0" in text:
+        raise ConfigError(f"{field_name}: contains NUL, which {mechanism} cannot send")
+    if any(
+        unicodedata.category(char) == "Cs" for char in text
+    ):  # a variable of the environment with bytes that are not UTF-8
+        raise ConfigError(f"{field_name}: is not text that UTF-8 can spell")
+    if mechanism != "PLAIN" and any(unicodedata.category(char) == "Cc" for char in text):
+        raise ConfigError(f"{field_name}: contains a control character, perhaps the end of a line")
+
+
 def read_secret(field_name: str, path: str) -> str:
     """The secret in the file at ``path``; raises `ConfigError` that starts with ``field_name``."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(SECRET_MAX_BYTES + 1)
-        text = content.decode()
-    except OSError as error:
-        raise ConfigError(f"{field_name}: {path!r} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{field_name}: {path!r} is not UTF-8 text") from None  # the error holds the bytes
+    except (OSError, ValueError) as error:  # ValueError: a path with NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{field_name}: {path!r} cannot be read: {reason}") from error
+    text = _decoded(content)
+    if text is None:
+        raise ConfigError(f"{field_name}: {path!r} is not UTF-8 text")
     secret = text.removesuffix("\n").removesuffix("\r")
     if not secret:
         raise ConfigError(f"{field_name}: {path!r} is empty")
     if len(content) > SECRET_MAX_BYTES:
         raise ConfigError(f"{field_name}: {path!r} is larger than {SECRET_MAX_BYTES} bytes")
     return secret
+
+
+def _decoded(content: bytes) -> str | None:
+    """None where it is not UTF-8: an error raised beside the decoder's would hold the secret."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,15 +1,15 @@
-"""What the connections of one configuration share: the TLS context, and salted passwords.
+"""What the connections of one configuration share: the TLS context, salted passwords, and which form of one worked.
 
 Owns: their life, which is that of the `SecurityConfig`. Refuses to know: connections.
 
 Invariant: nothing here is needed: it only saves doing the same again for each connection.
 """
 
-from weakref import WeakKeyDictionary
+import weakref
 
 from kafka_client.security import SecurityConfig
 
-from .sasl import Login, read_login
+from .sasl import Form, Login, read_login
 from .scram import SaltedPasswords
 from .tls import TlsContext
 
@@ -19,27 +19,33 @@ __all__ = ["Credentials", "credentials_of"]
 class Credentials:
     """Made by `credentials_of`."""
 
-    __slots__ = ("_salted", "tls")
+    __slots__ = ("_form", "_salted", "tls")
 
     def __init__(self) -> None:
         self.tls = TlsContext()
         self._salted: SaltedPasswords = {}
+        self._form: Form = "typed"
 
     async def login(self, security: SecurityConfig) -> Login:
         """`read_login`, with the salted passwords of before. On cancellation: see there."""
-        return await read_login(security, self._salted)
+        return await read_login(security, self._salted, self._form)
+
+    def took(self, login: Login) -> None:
+        """A broker took ``login``: its form comes first from now on."""
+        self._form = login.form
 
     def __repr__(self) -> str:
         return f"<Credentials {self.tls!r}, {len(self._salted)} salted passwords>"
 
 
-# By value: two equal configurations name the same files and secrets. It must not refer to its keys.
-_SHARED: "WeakKeyDictionary[SecurityConfig, Credentials]" = WeakKeyDictionary()
+# By identity: what one configuration found out shall not end with another one that happens to be equal.
+_OF: dict[int, Credentials] = {}
 
 
 def credentials_of(security: SecurityConfig) -> Credentials:
-    """Those of ``security``."""
-    found = _SHARED.get(security)
+    """Those of ``security``; they end with it."""
+    found = _OF.get(id(security))
     if found is None:
-        found = _SHARED[security] = Credentials()
+        found = _OF[id(security)] = Credentials()
+        weakref.finalize(security, _OF.pop, id(security)).atexit = False
     return found

@@ -22,7 +22,7 @@ from kafka_client.wire.primitives import Buffer
 
 from .credentials import credentials_of
 from .handshake import START_VERSIONS, Greeted, Versions, shake_hands
-from .sasl import Login, Session
+from .sasl import AUTHENTICATION_FAILED, Login, Session
 from .steps import Exchange, Step, Work
 from .tcp import connect_tcp
 from .tls import start_tls, tls_refusal
@@ -72,23 +72,48 @@ async def establish(host: str, port: int, config: ProducerConfig, connector: Con
     On cancellation: nothing is left open.
     """
     attempt = _Attempt(f"{host}:{port}")
-    with trio.move_on_after(config.connect_timeout_s):  # noqa: ASYNC912  # START_VERSIONS is not empty
+    refused: SecurityError | None = None
+    with trio.move_on_after(config.connect_timeout_s):
         login = await _read_login(config, attempt)
-        for start_version in START_VERSIONS:
-            stream = await _open_stream(host, port, config, connector, attempt)
-            try:
-                greeted = await _drive(stream, shake_hands(start_version, login), config, attempt)
-            except _HungUp:
-                await trio.aclose_forcefully(stream)
-                # Another version may suit it better; but what it says to SASL does not depend on that.
-                if start_version == START_VERSIONS[-1] or attempt.api_key != api_versions.API_KEY:
-                    raise
-            except BaseException:
-                await trio.aclose_forcefully(stream)
+        try:
+            return await _greet(host, port, config, connector, attempt, login)
+        except SecurityError as error:
+            if login is None or login.other is None or error.code != AUTHENTICATION_FAILED:
                 raise
-            else:
-                return Established(stream, greeted.versions, greeted.session, attempt.warning)
+            refused = error
+        # A broker closes the connection behind a refusal.
+        try:
+            established = await _greet(host, port, config, connector, attempt, login.other)
+        except SecurityError:
+            raise
+        except ConnectionLost:
+            raise refused from None  # whatever came of the other form: such a refusal is not asked for again at once
+        credentials_of(config.security).took(login.other)
+        return established
+    if refused is not None:
+        raise refused
     raise ConnectionLost(f"no connection to {attempt.address} within {config.connect_timeout_s:g} s ({attempt.stage})")
+
+
+async def _greet(
+    host: str, port: int, config: ProducerConfig, connector: Connector | None, attempt: _Attempt, login: Login | None
+) -> Established:
+    for start_version in START_VERSIONS:
+        stream = await _open_stream(host, port, config, connector, attempt)
+        attempt.api_key = api_versions.API_KEY
+        try:
+            greeted = await _drive(stream, shake_hands(start_version, login), config, attempt)
+        except _HungUp:
+            await trio.aclose_forcefully(stream)
+            # Another version may suit it better; but what it says to SASL does not depend on that.
+            if start_version == START_VERSIONS[-1] or attempt.api_key != api_versions.API_KEY:
+                raise
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        else:
+            return Established(stream, greeted.versions, greeted.session, attempt.warning)
+    raise AssertionError("START_VERSIONS is empty")
 
 
 async def _read_login(config: ProducerConfig, attempt: _Attempt) -> Login | None:

@@ -9,9 +9,10 @@ it), so an answer whose correlation id does not match the oldest expectation end
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from kafka_client.errors import ProtocolError
 from kafka_client.wire.frames import API_NAMES, decode_response_header, encode_request_frame
@@ -24,8 +25,7 @@ OnResponse: TypeAlias = Callable[[memoryview], None]
 _LAST_CORRELATION_ID = 0x7FFFFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One request before it has a place in the FIFO."""
 
     api_key: int
@@ -37,8 +37,7 @@ class Request:
     """How long silence may last while this is the oldest request."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Expectation:
+class _Expectation(Struct, frozen=True):
     correlation_id: int
     registered_at: float
     request: Request

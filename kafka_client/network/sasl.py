@@ -4,7 +4,9 @@ Owns: which mechanism is begun with what, the reading of error codes, and the se
 something. Refuses to know: who drives the exchange (a fresh connection or one that re-authenticates), and time.
 
 Non-obvious: the last answer tells for how long the broker is convinced (KIP-368); 0 is for ever. PLAIN sends the
-password as it is (RFC 4616 leaves the preparation to the server).
+password as it is (RFC 4616 leaves the preparation to the server). SCRAM should prepare it with SASLprep (RFC 5802), but
+Apache Kafka stores what was typed (ScramFormatter.normalize is UTF-8 and nothing else) and its other clients send that,
+so it comes first; the prepared form is the other one.
 
 Source: KIP-43, KIP-152, KIP-255, KIP-368; RFC 4616 (PLAIN); Kafka's SaslServerAuthenticator.
 """
@@ -13,10 +15,11 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import TypeAlias
+from pathlib import PurePath
+from typing import Literal, TypeAlias
 
-from kafka_client.errors import ConfigError, KafkaError, SecurityError
-from kafka_client.security import OAuthToken, SecurityConfig, read_secret
+from kafka_client.errors import ConfigError, ConnectionLost, SecurityError
+from kafka_client.security import OAuthToken, SecurityConfig, check_spelling, read_secret
 from kafka_client.wire import sasl_authenticate, sasl_handshake
 from kafka_client.wire.error_names import error_name
 
@@ -25,18 +28,18 @@ from .saslprep import saslprep
 from .scram import SaltedPasswords, ScramCredentials, scram
 from .steps import Exchange, Step, Work
 
-__all__ = ["Login", "Session", "authenticate", "describe", "read_login"]
+__all__ = ["AUTHENTICATION_FAILED", "Form", "Login", "Session", "authenticate", "describe", "read_login"]
 
 Versions: TypeAlias = Mapping[int, tuple[int, int]]
+#: Of a user name and password.
+Form: TypeAlias = Literal["typed", "prepared"]
 
 _HANDSHAKE_VERSION = 1  # after version 0 the mechanism's bytes would travel without frames; since Kafka 1.0
 _UNSUPPORTED_MECHANISM = 33
 _ILLEGAL_STATE = 34
-_AUTHENTICATION_FAILED = 58
-_UNPREPARED = (
-    "check sasl_username and sasl_password; SASLprep (RFC 4013), which SCRAM demands, spells them in another way than "
-    "they were typed, and Apache Kafka stores what was typed: choose a spelling that it leaves alone"
-)
+AUTHENTICATION_FAILED = 58
+_ADVICE = "check sasl_username and sasl_password"
+_BOTH_FORMS = f"{_ADVICE}; it was tried as typed and as SASLprep (RFC 4013) spells it"
 #: Of a broker's own words.
 _SHOWN_CHARS = 300
 
@@ -51,6 +54,9 @@ class Login:
     advice: str
     """What to look at where it is refused."""
     start: Callable[[], Generator[bytes | Work, bytes, None]]
+    form: Form = "typed"
+    other: "Login | None" = None
+    """The other form, where there is one: to be tried once on a new connection where the broker refuses this one."""
 
     def __repr__(self) -> str:
         return f"<Login {self.who} {self.mechanism}>"  # `start` holds the secret
@@ -76,8 +82,8 @@ def describe(security: SecurityConfig, session: Session | None) -> str:
     return f"{security.protocol}, as nobody (ANONYMOUS), {hidden}"
 
 
-async def read_login(security: SecurityConfig, salted: SaltedPasswords) -> Login:
-    """Read the secrets of now.
+async def read_login(security: SecurityConfig, salted: SaltedPasswords, form: Form = "typed") -> Login:
+    """Read the secrets of now; ``form`` is tried first.
 
     Raises:
         SecurityError: there is none, or it cannot be used.
@@ -90,31 +96,41 @@ async def read_login(security: SecurityConfig, salted: SaltedPasswords) -> Login
     if security.sasl_oauth_token is not None:
         return _token_login(mechanism, await _ask_token(security))
     try:
-        return _password_login(mechanism, security, salted)  # noqa: ASYNC910  # nothing to wait for
+        return _password_login(mechanism, security, salted, form)  # noqa: ASYNC910  # nothing to wait for
     except ConfigError as error:
-        raise SecurityError(str(error)) from None  # the cause may hold the secret
+        raise SecurityError(str(error)) from error
 
 
-def _password_login(mechanism: str, security: SecurityConfig, salted: SaltedPasswords) -> Login:
+def _password_login(mechanism: str, security: SecurityConfig, salted: SaltedPasswords, form: Form) -> Login:
     username = security.sasl_username
     assert username is not None
     if security.sasl_password_file is not None:
         password = read_secret("sasl_password_file", security.sasl_password_file)
+        check_spelling("sasl_password_file", password, mechanism)
     else:
         assert security.sasl_password is not None
         password = security.sasl_password
-    advice = "check sasl_username and sasl_password"
-    start: Callable[[], Generator[bytes | Work, bytes, None]]
+    who = f"user {username!r}"
     if mechanism == "PLAIN":
-        if "\0" in username or "\0" in password:
-            raise ConfigError("sasl_password: PLAIN takes no NUL in user name and password")
-        start = partial(_plain, username, password)
-    else:
-        prepared = ScramCredentials(saslprep(username, "sasl_username"), saslprep(password, "sasl_password"))
-        start = partial(scram, mechanism, prepared, salted)
-        if (prepared.username, prepared.password) != (username, password):
-            advice = _UNPREPARED
-    return Login(mechanism, f"user {username!r}", advice, start)
+        return Login(mechanism, who, _ADVICE, partial(_plain, username, password))
+    typed, prepared = ScramCredentials(username, password), _prepared(username, password)
+    start = partial(scram, mechanism, cache=salted)
+    if prepared in (typed, None):
+        return Login(mechanism, who, _ADVICE, partial(start, typed))
+    forms: list[tuple[Form, ScramCredentials]] = [("typed", typed), ("prepared", prepared)]
+    if form == "prepared":
+        forms.reverse()
+    (first, one), (second, other) = forms
+    again = Login(mechanism, who, _BOTH_FORMS, partial(start, other), second)
+    return Login(mechanism, who, _ADVICE, partial(start, one), first, again)
+
+
+def _prepared(username: str, password: str) -> ScramCredentials | None:
+    """None where SASLprep prohibits them: then no broker stores them prepared."""
+    try:
+        return ScramCredentials(saslprep(username, "sasl_username"), saslprep(password, "sasl_password"))
+    except ConfigError:
+        return None
 
 
 def _plain(username: str, password: str) -> Generator[bytes | Work, bytes, None]:
@@ -128,15 +144,32 @@ def _token_login(mechanism: str, token: OAuthToken) -> Login:
 
 
 async def _ask_token(security: SecurityConfig) -> OAuthToken:
-    assert security.sasl_oauth_token is not None
+    provide = security.sasl_oauth_token
+    assert provide is not None
     try:
-        return await security.sasl_oauth_token()
-    except KafkaError:
+        token: object = await provide()
+    except ConnectionLost:
         raise
+    except ConfigError as error:
+        failure = str(error)
     except Exception as error:
-        # A rim: the provider is not ours, its network trouble shall not end the producer, and its words may hold a
-        # secret.
-        raise SecurityError(f"sasl_oauth_token: the provider failed with {type(error).__name__}") from error
+        # A rim: the provider is not ours and its trouble shall not end the producer. Its words, and those of errors
+        # chained to it, may hold a secret: so where it was, and no chain.
+        failure = f"the provider failed with {type(error).__name__}{_place(error)}"
+    else:
+        if isinstance(token, OAuthToken) and isinstance(token.value, str):
+            return token
+        failure = "the provider returned no OAuthToken with a text as its value"
+    raise SecurityError(f"sasl_oauth_token: {failure}")
+
+
+def _place(error: Exception) -> str:
+    found = error.__traceback__
+    while found is not None and found.tb_next is not None:
+        found = found.tb_next
+    if found is None:
+        return ""
+    return f" ({PurePath(found.tb_frame.f_code.co_filename).name}:{found.tb_lineno})"
 
 
 def authenticate(login: Login, versions: Versions) -> Exchange[Session]:
@@ -182,7 +215,7 @@ def _authenticate_version(versions: Versions) -> int:
 def _check_handshake(answer: sasl_handshake.SaslHandshakeResponse, login: Login) -> None:
     code = answer.error_code
     if code == _UNSUPPORTED_MECHANISM:
-        offered = ", ".join(answer.mechanisms)[:_SHOWN_CHARS] or "none"
+        offered = _printable(", ".join(answer.mechanisms)) or "none"
         raise SecurityError(
             f"the broker does not take SASL mechanism {login.mechanism}, it offers {offered}: "
             "set sasl_mechanism, or the broker's sasl.enabled.mechanisms",
@@ -197,5 +230,10 @@ def _check_handshake(answer: sasl_handshake.SaslHandshakeResponse, login: Login)
 
 
 def _refused(login: Login, code: int, message: str | None) -> SecurityError:
-    words = "".join(filter(str.isprintable, message or ""))[:_SHOWN_CHARS] or f"{error_name(code)} ({code})"
+    words = _printable(message or "") or f"{error_name(code)} ({code})"
     return SecurityError(f"the broker refused {login.who} with {login.mechanism}: {words}; {login.advice}", code=code)
+
+
+def _printable(words: str) -> str:
+    """What of a broker's words may stand in a log."""
+    return "".join(filter(str.isprintable, words[: 4 * _SHOWN_CHARS]))[:_SHOWN_CHARS]

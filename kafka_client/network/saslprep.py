@@ -3,8 +3,7 @@
 Owns: RFC 4013 for stored strings. Refuses to know: what is prepared, so that no error can show a password.
 
 Non-obvious: the tables are those of Unicode 3.2, as RFC 3454 demands; a code point assigned later (most emoji) is
-refused by the letter of the RFC. Brokers prepare what they store the same way, so sending it unprepared would fail
-there with a worse message.
+refused by the letter of the RFC.
 
 Source: RFC 4013; RFC 3454 sections 4, 6 and 7; RFC 5802 section 5.1 for its use.
 """

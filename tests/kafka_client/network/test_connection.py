@@ -71,7 +71,7 @@ async def test_cancelled_exchange_keeps_its_place_and_the_next_answer_matches(
                 await peer.link.answer(first.correlation_id, b"whatever")
                 await peer.link.answer(second.correlation_id, empty_metadata)
 
-            assert (await connection.exchange(metadata, ASK)).topics == ()
+            assert (await connection.exchange(metadata, ASK)).topics == []
         assert connection.is_open
     assert len(peer.links) == 1
 

@@ -165,6 +165,15 @@ async def test_brokers_words_are_bounded_and_printable() -> None:
     assert str(caught.value).isprintable()
 
 
+async def test_mechanisms_that_a_broker_offers_cannot_write_into_our_log() -> None:
+    exchange = authenticate(await login_of("SCRAM-SHA-256"), VERSIONS)
+    next(exchange)
+    with pytest.raises(SecurityError, match="it offers PLAIN2026-01-01 all is well, x") as caught:
+        exchange.send(handshake_answer(33, "PLAIN\x1b\n2026-01-01 all is well", "x" * 5000))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
 @settings(deadline=None)  # the machine may be busy
 @given(data=st.data(), mechanism=st.sampled_from(["PLAIN", "SCRAM-SHA-512"]))
 def test_any_answers_end_in_a_session_or_a_library_error(data: st.DataObject, mechanism: str) -> None:
@@ -193,9 +202,6 @@ async def test_secrets_are_in_no_repr_and_no_error() -> None:
     assert "hunter2" not in repr(exchange) + repr(Work(bytes))
     with pytest.raises(SecurityError) as caught:
         exchange.send(step_answer(58, None))
-    assert "hunter2" not in str(caught.value)
-    with pytest.raises(SecurityError, match="PLAIN takes no NUL") as caught:
-        await login_of("PLAIN", sasl_password="hunter2\0")
     assert "hunter2" not in str(caught.value)
 
 

@@ -12,7 +12,7 @@ import trio.testing
 
 from kafka_client.admin import open_admin
 from kafka_client.config import ProducerConfig
-from kafka_client.errors import ConnectionLost, SecurityError
+from kafka_client.errors import ConfigError, ConnectionLost, NotSentError, SecurityError
 from kafka_client.network.connection import open_connection
 from kafka_client.outcome import Delivered, NotSent, Record
 from kafka_client.producer import open_producer
@@ -241,8 +241,13 @@ async def test_sender_that_is_refused_tries_every_operator_retry_s(autojump_cloc
         (None, alice("PLAIN"), 34, "the broker does not expect SASL here: is security.protocol that of this listener"),
         (users(), alice("PLAIN", "x"), 58, "Invalid username or password; check sasl_username and sasl_password"),
         (users(iterations=1000), alice(), 0, "1000 SCRAM iterations; fewer than 4096 are too weak"),
-        (users(iterations=10_000), alice(password="tr\u00adick"), 58, "choose a spelling that it leaves alone"),
-        (users(), alice(password="p\u00a0\ue000"), 0, "sasl_password: contains a private-use character"),
+        (users(), alice(password="tr\u00adick"), 58, "it was tried as typed and as SASLprep (RFC 4013) spells it"),
+        (
+            users(),
+            alice(password="p\u00a0\ue000"),
+            58,
+            "SASL mechanism SCRAM-SHA-256; check sasl_username and sasl_pass",
+        ),
         (
             users(),
             alice(sasl_password_file="/nowhere/password"),
@@ -261,6 +266,72 @@ async def test_refusal_says_what_was_refused_and_what_to_do(
     assert str(caught.value).startswith("fake-1:9092: ")
     assert words in str(caught.value)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("stored", "opened"),
+    [
+        ("\u2168-hy\u00adphen", 2),  # as typed: what Apache Kafka stores
+        ("IX-hyphen", 3),  # as SASLprep spells it: one connection is refused, once
+    ],
+)
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_password_that_saslprep_changes_is_let_in_however_it_was_stored(
+    mechanism: str, stored: str, opened: int, autojump_clock: Clock
+) -> None:
+    sasl = FakeSasl(users={"alice": stored}, session_lifetime_s=20.0)
+    async with open_fake_cluster(sasl=sasl) as fake:
+        config = configured(fake, alice(mechanism, "\u2168-hy\u00adphen"))
+        async with open_producer(config, connector=fake.connector) as producer:
+            for _ in range(10):
+                assert isinstance(await producer.send(Record("events", b"hello")), Delivered)
+                await trio.sleep(10)
+            assert producer.statistics().operator_errors == ()
+        assert trio.current_time() < 101
+    # Over five sessions: the form that worked comes first from then on.
+    assert fake.connections_opened_total == opened
+    assert len(sasl.refusals) == opened - 2
+    assert fake.seen.violations == []
+
+
+async def test_password_that_was_stored_in_another_form_later_is_found_again(autojump_clock: Clock) -> None:
+    sasl = FakeSasl(users={"alice": "IX"})
+    async with open_fake_cluster(sasl=sasl) as fake:
+        security = alice(password="\u2168")
+        for stored, refusals in (("IX", 1), ("IX", 1), ("\u2168", 2), ("\u2168", 2)):
+            sasl.users["alice"] = stored
+            async with connect(fake, security):
+                assert len(sasl.refusals) == refusals
+
+
+async def test_neither_form_of_a_password_makes_two_attempts_and_then_the_operators_pace(
+    autojump_clock: Clock,
+) -> None:
+    async with open_fake_cluster(sasl=users()) as fake:
+        config = configured(fake, alice(password="tr\u00adick"), delivery_timeout_s=100.0)
+        async with open_producer(config, connector=fake.connector) as producer:
+            with producer.delivery([Record("events", b"waits")]) as delivery:
+                await delivery.wait()
+        # At about 0, 30, 60 and 90 s.
+        assert fake.connections_opened_total == 8
+
+
+async def test_second_form_that_is_hung_up_on_keeps_the_operators_pace(autojump_clock: Clock) -> None:
+    async with open_fake_cluster(sasl=users()) as fake:
+        fake.faults.close_before(api=Api.SASL_AUTHENTICATE, skip=2)
+        with pytest.raises(SecurityError, match="refused user 'alice'") as caught:
+            async with connect(fake, alice(password="tr\u00adick")):
+                pytest.fail("entered")
+        assert caught.value.code == 58
+        assert fake.connections_opened_total == 2
+
+
+async def test_refusal_of_another_kind_is_not_tried_with_another_form(autojump_clock: Clock) -> None:
+    async with open_fake_cluster(sasl=users(mechanisms=("PLAIN",))) as fake:
+        with pytest.raises(SecurityError, match="it offers PLAIN"):
+            async with connect(fake, alice(password="tr\u00adick")):
+                pytest.fail("entered")
+        assert fake.connections_opened_total == 1
 
 
 async def test_client_without_sasl_on_a_sasl_listener_is_told_what_it_may_lack(autojump_clock: Clock) -> None:
@@ -319,7 +390,14 @@ async def test_token_provider_is_asked_before_anything_is_held_back(autojump_clo
 @pytest.mark.parametrize(
     ("raised", "kind", "words"),
     [
-        (RuntimeError("secret-token"), SecurityError, "sasl_oauth_token: the provider failed with RuntimeError"),
+        (
+            RuntimeError("secret-token"),
+            SecurityError,
+            "sasl_oauth_token: the provider failed with RuntimeError (test_sessions.py:",
+        ),
+        # Library errors that end no connection would end the producer.
+        (ConfigError("field: cannot work"), SecurityError, "sasl_oauth_token: field: cannot work"),
+        (NotSentError("secret-token"), SecurityError, "sasl_oauth_token: the provider failed with NotSentError"),
         (ConnectionLost("nobody answers"), ConnectionLost, "fake-1:9092: nobody answers"),
     ],
 )
@@ -337,6 +415,25 @@ async def test_token_provider_that_fails_is_an_error_of_the_connection(
                 pytest.fail("entered")
     assert type(caught.value) is kind
     assert words in str(caught.value)
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert "secret-token" not in str(seen)
+        seen = seen.__cause__ or seen.__context__
+
+
+@pytest.mark.parametrize("given", ["secret-token", None, OAuthToken(value=b"secret-token")])  # type: ignore[arg-type]  # wrong on purpose
+async def test_token_provider_that_returns_something_else_is_an_error_of_the_connection(
+    given: Any, autojump_clock: Clock
+) -> None:
+    async def provide() -> OAuthToken:
+        await trio.lowlevel.checkpoint()
+        return given  # type: ignore[no-any-return]  # the mistake
+
+    security = SecurityConfig(protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_oauth_token=provide)
+    async with open_fake_cluster(sasl=FakeSasl()) as fake:
+        with pytest.raises(SecurityError, match="the provider returned no OAuthToken with a text") as caught:
+            async with connect(fake, security):
+                pytest.fail("entered")
     assert "secret-token" not in str(caught.value)
 
 

@@ -290,16 +290,18 @@ def test_context_that_never_worked_is_a_config_error(papers: Papers, tmp_path: P
         TlsContext().current(security)
 
 
-def test_contexts_are_shared_by_equal_configurations_and_end_with_them(papers: Papers, tmp_path: Path) -> None:
-    one, other = copied(papers, tmp_path), copied(papers, tmp_path)
-    assert one is not other
-    shared = credentials_of(one)
-    assert credentials_of(other) is shared
-    assert credentials_of(SecurityConfig(protocol="SSL")) is not shared
-    kept = weakref.ref(one)
-    del one, other
+def test_what_connections_share_does_not_end_with_the_configuration_of_somebody_else(
+    papers: Papers, tmp_path: Path
+) -> None:
+    one, equal = copied(papers, tmp_path), copied(papers, tmp_path)
+    assert one == equal
+    credentials_of(one)
+    kept = credentials_of(equal)
+    ended = weakref.ref(one)
+    del one
     gc.collect()
-    assert kept() is None
+    assert ended() is None
+    assert credentials_of(equal) is kept
 
 
 async def test_certificate_files_that_break_are_an_operator_error_and_no_reason_of_outcomes(

@@ -76,7 +76,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     )
     tls = BrokerTls(certificate=papers / "broker.pem", key=papers / "broker-key.pem", authorities=papers / "ca.pem")
     sasl = BrokerSasl(
-        users={"ada": "plain-w0rd", "grace": PASSWORD, "soft": "hy\u00adphen"}, max_reauth_ms=round(SESSION_S * 1000)
+        users={"ada": "plain-w0rd", "grace": PASSWORD, "soft": "hy\u00adphen", "nine": "IX"},
+        max_reauth_ms=round(SESSION_S * 1000),
     )
     narrowed = {"listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512,OAUTHBEARER"}
     directory = tmp_path_factory.mktemp("kafka")
@@ -193,11 +194,6 @@ async def test_without_a_renewal_the_broker_closes_the_connection(
             with_sasl("SCRAM-SHA-256", sasl_username="nobody"),
             "refused user 'nobody' with SCRAM-SHA-256: Authentication",
         ),
-        # Kafka stores what was typed, without SASLprep.
-        (
-            with_sasl("SCRAM-SHA-256", sasl_username="soft", sasl_password="hy\u00adphen"),
-            "choose a spelling that it leaves alone",
-        ),
     ],
 )
 async def test_wrong_password_is_named(secured: Secured, security: SecurityConfig, words: str) -> None:
@@ -207,6 +203,41 @@ async def test_wrong_password_is_named(secured: Secured, security: SecurityConfi
     assert words in str(caught.value)
     assert caught.value.code == 58
     assert "guess" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+@pytest.mark.parametrize(
+    ("username", "password", "attempts"),
+    [
+        ("soft", "hy\u00adphen", 1),  # Kafka stores what was typed, and SASLprep would change it
+        ("nine", "\u2168", 2),  # somebody prepared it before it was stored
+        ("soft", "hyp\u00adhen", 2),
+    ],
+)
+async def test_password_that_saslprep_changes_is_tried_as_typed_and_then_prepared(
+    secured: Secured, mechanism: str, username: str, password: str, attempts: int
+) -> None:
+    made = 0
+
+    async def counted(host: str, port: int) -> trio.abc.HalfCloseableStream:
+        nonlocal made
+        made += 1
+        return await connect_tcp(host, port, user_timeout_s=5.0)
+
+    host, port = split_address(secured.sasl)
+    security = with_sasl(mechanism, sasl_username=username, sasl_password=password)
+    config = ProducerConfig(bootstrap_servers=secured.sasl, security=security)
+    if password == "hyp\u00adhen":
+        with pytest.raises(SecurityError, match="tried as typed and as SASLprep") as caught:
+            async with open_connection(host, port, config=config, connector=counted):
+                pytest.fail("entered")
+        assert caught.value.code == 58
+    else:
+        for _ in range(2):
+            async with open_connection(host, port, config=config, connector=counted) as connection:
+                await connection.exchange(metadata, ASK)
+        attempts += 1  # the second time the right form comes first
+    assert made == attempts
 
 
 async def test_token_that_has_expired_is_refused_in_the_brokers_words(secured: Secured) -> None:

@@ -18,7 +18,9 @@ Where the protocol itself cannot protect, the exception is exactly this:
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import trio
 
 from kafka_client import Delivered, Delivery, NotSent, Outcome, Producer, Record, Unknown
 from kafka_client.testing import BatchSeen, FakeCluster, FakeTopic, RequestSeen, StoredRecord
@@ -26,6 +28,10 @@ from kafka_client.wire.error_codes import error_row
 from kafka_client.wire.murmur2 import murmur2
 
 __all__ = ["Books", "Entry"]
+
+
+#: How much later than ``delivery_timeout_s`` an outcome may be told.
+LATE_S = 0.01
 
 
 @dataclass(eq=False)
@@ -143,11 +149,24 @@ class Books:
                     entry.told[index] = outcome
                     self.outcomes[type(outcome).__name__] += 1
                     self._check_one(entry, index, outcome)
+                    self._check_not_early(entry, index, outcome)
                 else:
                     self._check_same(entry, index, outcome)
             if delivery.unsettled:
                 still_open.append(entry)
+                late_s = trio.current_time() - entry.called_at - self.producer.config.delivery_timeout_s
+                assert late_s <= LATE_S, f"{self._who(entry, 0)} and others have no outcome {late_s} s after their time"
         self._open = still_open
+
+    def _check_not_early(self, entry: Entry, index: int, outcome: Outcome) -> None:
+        if isinstance(outcome, Delivered) or not outcome.reason.startswith("timeout"):
+            return
+        config = self.producer.config
+        least_s = config.delivery_timeout_s
+        if isinstance(outcome, NotSent):  # its batch may have been given up, which was proved absent
+            least_s = min(least_s, config.batch_timeout_s)
+        age_s = trio.current_time() - entry.called_at
+        assert age_s >= least_s - 1e-6, f"{self._who(entry, index)}: {outcome} after {age_s} of {least_s} s"
 
     def _check_same(self, entry: Entry, index: int, outcome: Outcome) -> None:
         assert outcome == entry.told[index], (
@@ -217,8 +236,18 @@ class Books:
         self.recreated.add(topic)
         self.counts[topic.name].add(len(topic.partitions))
 
+    def lost(self, topic: FakeTopic, partition: int) -> None:
+        """The end of a log is gone, with what nobody was told of."""
+        end_offset = topic.partitions[partition].log.end_offset
+        place = (topic, partition)
+        self.forgotten[place] = [
+            replace(each, end_offset=min(each.end_offset, end_offset)) for each in self.forgotten[place]
+        ]
+        for index in (self._found, self._home, self._indexed):
+            index.clear()
+
     def _index(self) -> dict[bytes | None, list[StoredRecord]]:
-        """Values to where they stand; logs only grow."""
+        """Values to where they stand; between two calls of `lost` logs only grow."""
         for topic in self.topics:
             for partition in topic.partitions:
                 batches = partition.log.batches

@@ -5,15 +5,17 @@ Owns: the faults of the fake cluster that a step names. Refuses to know: the pro
 
 import trio
 
-from kafka_client.testing import Api, FakePartition, Fault, RequestSeen
+from kafka_client.testing import Api, FakePartition, FakeTopic, Fault, RequestSeen
 
 from .books import Forgotten
-from .program import Answer, Broker, Disturb, Limit, Move, Refuse, Step, Topic
+from .program import Answer, Broker, Disturb, Limit, Move, Refuse, Replicas, Step, Topic
 from .stage import Stage
 
 __all__ = ["Disturber"]
 
 MAX_BYTES = 1024 * 1024 + 12
+MOST_BROKERS = 4
+DUPLICATE = 46
 #: The length prefix, the correlation id, and one byte more.
 TRUNCATED_BYTES = 9
 
@@ -23,6 +25,7 @@ class Disturber:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._said_duplicate = False
 
     def take(self, step: Step) -> None:
         """Carry the step out."""
@@ -35,6 +38,8 @@ class Disturber:
                 self._broker(step)
             case Move():
                 self._move(step)
+            case Replicas():
+                self._replicas(step)
             case Topic():
                 self._topic(step)
             case Refuse():
@@ -55,10 +60,12 @@ class Disturber:
         for broker in cluster.brokers:
             cluster.start_broker(broker)
             cluster.resume_broker(broker)
+            cluster.thaw_metadata(broker)
         for topic in cluster.topics.values():
             topic.hidden, topic.error_code = False, 0
             for partition in topic.partitions:
                 partition.advertise_truth()
+                self._catch_up(partition)
                 if partition.leader is None:
                     partition.lead(partition.replicas[0])
         cluster.changed()
@@ -71,6 +78,7 @@ class Disturber:
         leader = self._hint(step.hint, topic, step.partition or 0)
         faults = self._stage.cluster.faults
         if step.append:
+            self._said_duplicate |= step.code == DUPLICATE
             fault = faults.append_and_fail(
                 step.code, topic=topic, partition=partition, times=step.times, skip=step.skip, leader=leader
             )
@@ -161,15 +169,15 @@ class Disturber:
 
     def _broker(self, step: Broker) -> None:
         cluster = self._stage.cluster
-        number = step.broker % len(cluster.brokers) + 1
+        number = self._number(step.broker)
         self._stage.coverage[f"broker: {step.how}"] += 1
         match step.how:
             case "stop" | "stop_unnoticed":
                 cluster.stop_broker(number, elect=step.how == "stop")
-                self._stage.later(step.for_s, lambda: cluster.start_broker(number))
+                self._stage.later(step.for_s, lambda: number in cluster.brokers and cluster.start_broker(number))
             case "pause":
                 cluster.pause_broker(number, after_bytes=step.amount)
-                self._stage.later(step.for_s, lambda: cluster.resume_broker(number))
+                self._stage.later(step.for_s, lambda: number in cluster.brokers and cluster.resume_broker(number))
             case "refuse":
                 cluster.faults.refuse_connects(broker=number)
                 self._stage.later(step.for_s, cluster.faults.accept_connects)
@@ -177,6 +185,35 @@ class Disturber:
                 cluster.faults.black_hole_connects(broker=number)
                 cluster.close_connections(number, reset=True)
                 self._stage.later(step.for_s, cluster.faults.accept_connects)
+            case "freeze":
+                cluster.freeze_metadata(number)
+                self._stage.later(step.for_s, lambda: number in cluster.brokers and cluster.thaw_metadata(number))
+            case "join" if len(cluster.brokers) < MOST_BROKERS:
+                cluster.add_broker()
+            case "leave":
+                self._leave(number)
+
+    def _number(self, step: int) -> int:
+        """The broker that a step means."""
+        numbers = sorted(self._stage.cluster.brokers)
+        return numbers[step % len(numbers)]
+
+    def _leave(self, number: int) -> None:
+        """Take a broker out, its replicas moved to others before; one that clients begin with has to stay."""
+        cluster = self._stage.cluster
+        others = [other for other in sorted(cluster.brokers) if other != number]
+        if not any(other <= self._stage.setup.brokers for other in others):
+            return
+        for topic in cluster.topics.values():
+            for partition in topic.partitions:
+                partition.replicas = tuple(other for other in partition.replicas if other != number) or (others[0],)
+                partition.isr = (partition.isr - {number}) or set(partition.replicas)
+        cluster.remove_broker(number)
+        for topic in cluster.topics.values():
+            for partition in topic.partitions:
+                if partition.leader is None or partition.leader == number:
+                    partition.lead(partition.replicas[0])
+        cluster.changed()
 
     def _move(self, step: Move) -> None:
         cluster = self._stage.cluster
@@ -184,7 +221,7 @@ class Disturber:
         assert index is not None
         if topic not in cluster.topics or index >= len(cluster.topics[topic].partitions):
             return
-        leader = step.leader % len(cluster.brokers) + 1
+        leader = self._number(step.leader)
         partition = cluster.partition(topic, index)
         if step.stale_s:
             partition.advertise(partition.leader, partition.leader_epoch)
@@ -192,9 +229,63 @@ class Disturber:
         if step.nobody_s:
             partition.lead(None)
             cluster.changed()
-            self._stage.later(step.nobody_s, lambda: (partition.lead(leader), cluster.changed()))
+            self._stage.later(step.nobody_s, lambda: self._lead(partition, leader))
         else:
             cluster.move_leader(topic, index, leader)
+
+    def _lead(self, partition: FakePartition, leader: int) -> None:
+        if leader in self._stage.cluster.brokers:
+            partition.lead(leader)
+            self._stage.cluster.changed()
+
+    def _replicas(self, step: Replicas) -> None:
+        cluster = self._stage.cluster
+        name, index = self._stage.place(step.topic, step.partition)
+        assert index is not None
+        topic = cluster.topics.get(name)
+        if topic is None or index >= len(topic.partitions):
+            return
+        self._stage.coverage[f"replicas: {step.how}"] += 1
+        partition = topic.partitions[index]
+        match step.how:
+            case "hold":
+                cluster.hold_replication(name, index)
+                self._stage.later(step.for_s, lambda: self._catch_up(partition))
+            case "shrink":
+                topic.configs["min.insync.replicas"] = "2"
+                cluster.set_isr(name, index, *(() if partition.leader is None else (partition.leader,)))
+                self._stage.later(step.for_s, lambda: self._catch_up(partition))
+            case "lose":
+                cluster.hold_replication(name, index)
+                self._stage.later(step.for_s, lambda: self._lose(topic, partition, step.leader))
+            case "expire":
+                self._expire(topic, index)
+
+    def _catch_up(self, partition: FakePartition) -> None:
+        partition.release_replication()
+        partition.isr = set(partition.replicas)
+        self._stage.cluster.changed()
+
+    def _lose(self, topic: FakeTopic, partition: FakePartition, leader: int) -> None:
+        """A follower takes over without what it never got.
+
+        A real broker answers a repetition, too, when its replicas have the batch; a fault that says DUPLICATE at once
+        has acknowledged what may be lost here, and then only the leader moves.
+        """
+        cluster, books = self._stage.cluster, self._stage.books
+        number = self._number(leader)
+        if cluster.topics.get(topic.name) is topic and partition.replication_held and number != partition.leader:
+            before = partition.log.end_offset
+            cluster.move_leader(topic.name, partition.index, number, lose_unreplicated=not self._said_duplicate)
+            if partition.log.end_offset < before:
+                self._stage.coverage["replicas: lost records"] += 1
+                books.lost(topic, partition.index)
+        self._catch_up(partition)
+
+    def _expire(self, topic: FakeTopic, index: int) -> None:
+        self._stage.cluster.expire_producers(topic.name, index)
+        end_offset = topic.partitions[index].log.end_offset
+        self._stage.books.forgotten[topic, index].append(Forgotten(trio.current_time(), end_offset))
 
     def _topic(self, step: Topic) -> None:
         cluster, books = self._stage.cluster, self._stage.books
@@ -205,10 +296,8 @@ class Disturber:
         self._stage.coverage[f"topic: {step.how}"] += 1
         match step.how:
             case "grow":
-                for _ in range(step.partitions):
-                    topic.partitions.append(FakePartition(name, len(topic.partitions), tuple(cluster.brokers)))
+                cluster.add_partitions(name, len(topic.partitions) + step.partitions)
                 books.counts[name].add(len(topic.partitions))
-                cluster.changed()
             case "recreate":
                 cluster.delete_topic(name)
                 self._stage.later(step.for_s, lambda: self._create(name, step.partitions))
@@ -221,9 +310,7 @@ class Disturber:
                 self._stage.later(step.for_s + 1.5, lambda: self._swap(name, topic, new))
             case "forget":
                 for partition in topic.partitions:
-                    partition.log.forget_producers()
-                    place = (topic, partition.index)
-                    books.forgotten[place].append(Forgotten(trio.current_time(), partition.log.end_offset))
+                    self._expire(topic, partition.index)
             case "hide":
                 topic.hidden = True
                 self._stage.later(step.for_s, lambda: setattr(topic, "hidden", False))

@@ -12,6 +12,7 @@ program is a program, and shrinking is dropping steps and making numbers smaller
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ __all__ = [
     "Move",
     "Program",
     "Refuse",
+    "Replicas",
     "Rest",
     "Setup",
     "Step",
@@ -134,7 +136,7 @@ class Disturb(Step):
 
 @dataclass(frozen=True, repr=False)
 class Broker(Step):
-    """Something happens to a broker, for so long."""
+    """Something happens to a broker, for so long; "join" and "leave" are for good."""
 
     how: str = "stop"
     broker: int = 0
@@ -151,6 +153,19 @@ class Move(Step):
     leader: int = 0
     nobody_s: float = 0.0
     stale_s: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Replicas(Step):
+    """Something happens to the replicas of a partition, for so long: "hold", they stand still; "shrink", only the
+    leader is in sync; "lose", they stand still and then one of them takes over without what it never got; "expire", the
+    producers are forgotten."""
+
+    how: str = "hold"
+    topic: int = 0
+    partition: int = 0
+    leader: int = 0
+    for_s: float = 0.1
 
 
 @dataclass(frozen=True, repr=False)
@@ -270,7 +285,8 @@ _deliver = st.builds(
 _answer = st.builds(
     Answer,
     then_s=_soon,
-    code=st.sampled_from(BEFORE_APPEND),
+    # Those whose effect depends on what else is in the batch more often than the rest.
+    code=st.sampled_from((*BEFORE_APPEND, *(10, 32, 32, 32, 87, 87, 87, 87))),
     topic=st.sampled_from((0, 0, 0, 1)),
     partition=_maybe,
     times=_times,
@@ -310,7 +326,9 @@ _disturb = st.builds(
 _broker = st.builds(
     Broker,
     then_s=_then,
-    how=st.sampled_from(("stop", "stop_unnoticed", "pause", "refuse", "black_hole")),
+    how=st.sampled_from(
+        ("stop", "stop", "stop_unnoticed", "pause", "refuse", "black_hole", "freeze", "freeze", "join", "leave")
+    ),
     broker=st.integers(0, 2),
     for_s=st.sampled_from(_LONG),
     amount=st.sampled_from((0, 0, 50, 150, 1000)),
@@ -332,6 +350,15 @@ _topic = st.builds(
     partitions=st.integers(1, 3),
     for_s=st.sampled_from((0.0, 0.3, 2.0, 8.0)),
 )
+_replicas = st.builds(
+    Replicas,
+    then_s=_then,
+    how=st.sampled_from(("hold", "hold", "shrink", "lose", "lose", "expire")),
+    topic=st.sampled_from((0, 0, 0, 1)),
+    partition=_small,
+    leader=st.integers(0, 2),
+    for_s=st.sampled_from((0.01, *_LONG)),
+)
 _refuse = st.builds(
     Refuse,
     then_s=_then,
@@ -351,6 +378,7 @@ FAMILIES: dict[str, Any] = {
     "connections": _disturb,
     "brokers": _broker,
     "leaders": _move,
+    "replicas": _replicas,
     "topics": _topic,
     "control": _refuse,
     "limits": _limit,
@@ -388,9 +416,18 @@ _setup = st.builds(
 )
 
 
+def _rare(codes: Sequence[int]) -> Any:
+    """To whatever comes next, so that the answer is not lost."""
+    return st.builds(Answer, code=st.sampled_from(codes), skip=_skip)
+
+
 @st.composite
-def programs(draw: st.DrawFn, *, longest: int = 100) -> Program:
-    """Any program. Its length is drawn apart, from 0 on, so that long ones are usual and shrinking can shorten them."""
+def programs(draw: st.DrawFn, *, longest: int = 100, rare: Sequence[int] = ()) -> Program:
+    """Any program. Its length is drawn apart, from 0 on, so that long ones are usual and shrinking can shorten them.
+
+    Args:
+        rare: Codes out of `BEFORE_APPEND` to answer with in any program.
+    """
     setup = draw(_setup)
     families = draw(st.lists(st.sampled_from(sorted(FAMILIES)), max_size=4, unique=True))
     step = st.one_of(
@@ -400,6 +437,7 @@ def programs(draw: st.DrawFn, *, longest: int = 100) -> Program:
         _deliver,
         st.builds(Withdraw, then_s=_then, delivery=st.integers(0, 30)),
         *(FAMILIES[name] for name in families),
+        *([_rare(rare)] if rare else []),
     )
     shortest = draw(st.sampled_from([length for length in (0, 10, 25, 50, 80) if length <= longest]))
     drawn = draw(st.lists(step, min_size=shortest, max_size=longest))

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -35,6 +36,8 @@ REQUIRED = (
     *("fault: truncate*", "fault: unknown_tags", "fault: omit_partition", "fault: repeat_partition", "fault: close"),
     *("fault: reset", "fault: replace_body", "fault: shift_correlation", "fault: no_brokers"),
     *("broker: stop", "broker: stop_unnoticed", "broker: pause", "broker: refuse", "broker: black_hole"),
+    *("broker: freeze", "broker: join", "broker: leave"),
+    *("replicas: hold", "replicas: shrink", "replicas: lose", "replicas: expire", "replicas: lost records"),
     *("topic: grow", "topic: recreate", "topic: flap", "topic: forget", "topic: hide", "topic: refuse"),
     *("leader: none", "leader: another", "operator: entered", "operator: cleared"),
     *("outcome: Delivered", "outcome: NotSent", "outcome: Unknown"),
@@ -53,6 +56,8 @@ REQUIRED = (
     *("send: Delivered", "send: NotSent", "send: Unknown", "sending cancelled", "waiting cancelled"),
 )
 PROGRAMS_A_ROUND = 250
+#: Codes that were answered less often are staged in every program of the next round.
+RARE = 25
 
 
 def main() -> int:
@@ -68,7 +73,8 @@ def main() -> int:
     began = time.process_time()
     rounds = 0
     while coverage["steps"] < arguments.steps:
-        failed = _round(start + rounds, coverage, shrink=not arguments.no_shrink)
+        rare = [code for code in BEFORE_APPEND if coverage[f"code: {code}"] < RARE] if rounds else []
+        failed = _round(start + rounds, coverage, rare, shrink=not arguments.no_shrink)
         if failed is not None:
             program, error = failed
             print(f"failed after {coverage['steps']} steps; this replays it:\n")
@@ -86,7 +92,9 @@ def main() -> int:
     return 1 if missing else 0
 
 
-def _round(number: int, coverage: Counter[str], *, shrink: bool) -> tuple[Program, Exception] | None:
+def _round(
+    number: int, coverage: Counter[str], rare: Sequence[int], *, shrink: bool
+) -> tuple[Program, Exception] | None:
     failed: list[tuple[Program, Exception]] = []
 
     @seed(number)
@@ -98,7 +106,7 @@ def _round(number: int, coverage: Counter[str], *, shrink: bool) -> tuple[Progra
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(programs())
+    @given(programs(rare=rare))
     def round_of_programs(program: Program) -> None:
         try:
             play(program, coverage)

@@ -31,6 +31,7 @@ from .batch import InFlightAccount, SealedBatch
 from .identity import ProducerIdentity, ProducerState
 from .leaders import Leaders
 from .outbox import Outbox
+from .partition import PartitionState
 from .standing import CLUSTER, StandingErrors
 from .topic import TopicState
 
@@ -70,6 +71,8 @@ class Dispatch:
         )
         self.last_cluster_error = ""
         self.closed = False
+        self._in_use: dict[PartitionState, None] = {}
+        """At least every partition that is not idle: of tens of thousands most are, and time is kept for the others."""
         self._starved = False
         self._id_failures = 0
         self._observer = observer
@@ -121,6 +124,10 @@ class Dispatch:
     def want_metadata(self) -> None:
         """Metadata is stale."""
         self._want_metadata()
+
+    def in_use(self, partition: PartitionState) -> None:
+        """The partition has something that ends in time."""
+        self._in_use[partition] = None
 
     def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
         """Tell the observer."""
@@ -230,9 +237,11 @@ class Dispatch:
         for topic in self.topics.values():
             if topic.undealt.count:
                 topic.undealt.end_due(now, "timeout: the topic's partitions are unknown")
-            for partition in topic.all_partitions():
-                if not partition.idle:
-                    partition.end_due(now)
+        for partition in list(self._in_use):
+            if not partition.idle:
+                partition.end_due(now)
+            elif not partition.announced:  # or it would not say so when something is queued
+                del self._in_use[partition]
 
     def next_end(self) -> float:
         """The earliest moment at which `end_due` has something to do."""
@@ -244,9 +253,9 @@ class Dispatch:
             run = topic.undealt.head()
             if run is not None:
                 earliest = min(earliest, run.deadline)
-            for partition in topic.all_partitions():
-                if not partition.idle:
-                    earliest = min(earliest, partition.next_end())
+        for partition in self._in_use:
+            if not partition.idle:
+                earliest = min(earliest, partition.next_end())
         return earliest
 
     @property

@@ -88,6 +88,10 @@ class Office(Protocol):
         """Metadata is stale."""
         ...
 
+    def in_use(self, partition: "PartitionState") -> None:
+        """The partition has something that ends in time: it was queued since the partition was last found idle."""
+        ...
+
     def batch_retried(self, batch: SealedBatch, code: int | None, reason: str) -> None:
         """Tell the observer."""
         ...

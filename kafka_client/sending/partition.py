@@ -112,6 +112,7 @@ class PartitionState:
 
     def announce(self, now: float) -> None:
         """Tell the outbox of new work; without a leader ask for metadata."""
+        self._office.in_use(self)
         if self.outbox is not None:
             self.announced = True
             self.outbox.work(self, now)

@@ -67,6 +67,9 @@ class Notes:
     def room_made(self) -> None:
         pass
 
+    def in_use(self, partition: PartitionState) -> None:
+        pass
+
     def starved(self) -> None:
         self.was_starved = True
 

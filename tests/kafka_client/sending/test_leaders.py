@@ -4,11 +4,10 @@ import random
 from collections.abc import Generator, Sequence
 from typing import TypeVar
 
-import trio
-
-from kafka_client import ProducerConfig
+from kafka_client import ProducerConfig, Record
 from kafka_client.observe import LeaderChanged, MetadataRefreshed, ProducerObserver
 from kafka_client.sending.dispatch import Dispatch
+from kafka_client.sending.intake import Intake
 from kafka_client.sending.outbox import Outbox
 from kafka_client.wire.metadata import (
     BrokerMetadata,
@@ -104,6 +103,9 @@ class Cluster(ProducerObserver):
         answer = self.answer(**what)  # type: ignore[arg-type]
         through(self.dispatch.metadata_arrived(answer))
         return answer
+
+    def produce(self, topic: str, partition: int) -> None:
+        Intake(self.dispatch).one(Record(topic, b"v", partition=partition))
 
     def leaders(self) -> set[int | None]:
         return {partition.leader for topic in self.dispatch.topics.values() for partition in topic.all_partitions()}
@@ -210,10 +212,9 @@ async def test_broker_named_between_two_steps_is_not_taken_for_one_that_topics_w
 async def test_records_that_wait_for_a_leader_keep_metadata_asked_for() -> None:
     cluster = Cluster(topics=2)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is None, "nobody produces"
-    topic = cluster.dispatch.topics["t1"]
-    topic.partitions[1].enqueue_one(b"v", 1, False, 0, 1e9, cluster.dispatch.tally, trio.current_time(), True)
+    cluster.produce("t1", 1)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is not None
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6))) is None
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6, brokers=(2,)))) is not None
-    topic.partition(7).enqueue_one(b"v", 1, False, 0, 1e9, cluster.dispatch.tally, trio.current_time(), True)
+    cluster.produce("t1", 7)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(epoch=6))) is not None, "no such partition"

@@ -8,13 +8,14 @@ producer id start near 2³¹, and its epoch near 32767, as if it had been used f
 with the log's start, as old brokers did (KIP-360).
 """
 
-import dataclasses
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
+
+import msgspec
 
 from kafka_client.buffer.delivery import Delivery
 from kafka_client.sending.answers import Answers
@@ -95,10 +96,10 @@ class Taps:
         response, now, topic_ids = rest
         if self.log_start_told:
             partitions = [
-                dataclasses.replace(result, log_start_offset=0) if result.error_code == 59 else result
+                msgspec.structs.replace(result, log_start_offset=0) if result.error_code == 59 else result
                 for result in response.partitions
             ]
-            response = dataclasses.replace(response, partitions=partitions)
+            response = msgspec.structs.replace(response, partitions=partitions)
         codes: dict[tuple[str, int], int] = {}
         for result in response.partitions:
             topic = result.topic if result.topic is not None else topic_ids.get(result.topic_id, "")

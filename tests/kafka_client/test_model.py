@@ -5,8 +5,9 @@ from collections import Counter
 from hypothesis import HealthCheck, Phase, given, settings
 
 from kafka_client.testing import Seen
+from tests.kafka_client.model.generators import programs
 from tests.kafka_client.model.play import play
-from tests.kafka_client.model.program import Program, programs
+from tests.kafka_client.model.program import Program
 
 
 @settings(

@@ -204,15 +204,14 @@ class Disturber:
         others = [other for other in sorted(cluster.brokers) if other != number]
         if not any(other <= self._stage.setup.brokers for other in others):
             return
-        for topic in cluster.topics.values():
-            for partition in topic.partitions:
-                partition.replicas = tuple(other for other in partition.replicas if other != number) or (others[0],)
-                partition.isr = (partition.isr - {number}) or set(partition.replicas)
+        partitions = [partition for topic in self._stage.books.topics for partition in topic.partitions]
+        for partition in partitions:  # those of deleted topics too: a broker that lags behind may tell of them again
+            partition.replicas = tuple(other for other in partition.replicas if other != number) or (others[0],)
+            partition.isr = (partition.isr - {number}) or set(partition.replicas)
         cluster.remove_broker(number)
-        for topic in cluster.topics.values():
-            for partition in topic.partitions:
-                if partition.leader is None or partition.leader == number:
-                    partition.lead(partition.replicas[0])
+        for partition in partitions:
+            if partition.leader is None or partition.leader == number:
+                partition.lead(partition.replicas[0])
         cluster.changed()
 
     def _move(self, step: Move) -> None:

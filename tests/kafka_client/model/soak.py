@@ -15,8 +15,9 @@ from fnmatch import fnmatchcase
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.reporting import with_reporter
 
+from .generators import AFTER_APPEND, BEFORE_APPEND, programs
 from .play import play
-from .program import AFTER_APPEND, BEFORE_APPEND, Program, programs
+from .program import Program
 
 __all__ = ["REQUIRED", "main"]
 

@@ -65,6 +65,8 @@ class Sender:
         self._random = rng
         self._timeout_ms = int(dispatch.config.produce_timeout_s * 1000)
         self._failures = 0
+        self._heard = False
+        """An answer came since the last sleep."""
 
     async def run(self) -> NoReturn:
         """Send for as long as the producer lives.
@@ -139,6 +141,10 @@ class Sender:
             request = outbox.next_request(trio.current_time()) if connection.is_open else None
             if request is None:
                 await self.alarm.wait(outbox.due())
+                if self._heard:
+                    # Tasks that an answer woke are scheduled beside this one: what they queue goes out together.
+                    self._heard = False
+                    await trio.lowlevel.checkpoint()
                 continue
             self._tell_written(request)
             batches = self._batches(request)
@@ -184,6 +190,7 @@ class Sender:
         """Called by the connection's reader, in the order of requests."""
         if self._dispatch.closed:
             return
+        self._heard = True
         response = produce.decode_response(body, version)
         if response.node_endpoints:
             self._dispatch.leaders.endpoints_named(response.node_endpoints)

@@ -7,14 +7,16 @@ Invariant: each problem names the path of the key to change, and what would be a
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig
 from kafka_client.config import split_address
 from kafka_client.errors import ConfigError
+from kafka_client.network.client_credentials import token_endpoint_host
+from kafka_client.security import check_spelling
 
 __all__ = ["Problem", "problems_of", "split_bind"]
 
@@ -162,6 +164,17 @@ def _sasl(kafka: KafkaConfig) -> Iterator[Problem]:
             if not kafka.sasl_username:
                 yield "kafka.sasl_username", f"is needed with kafka.sasl_mechanism = {mechanism}"
             yield from _one_of(kafka, "sasl_password", "sasl_password_file")
+            for name in ("sasl_username", "sasl_password"):
+                yield from _refused(partial(check_spelling, name, getattr(kafka, name) or "", mechanism))
+
+
+def _refused(check: Callable[[], object]) -> Iterator[Problem]:
+    """What kafka_client would refuse, whose names of the keys are ours."""
+    try:
+        check()
+    except ConfigError as error:
+        name, _, words = str(error).partition(": ")
+        yield f"kafka.{name}", words
 
 
 def _oauth(kafka: KafkaConfig) -> Iterator[Problem]:
@@ -172,9 +185,10 @@ def _oauth(kafka: KafkaConfig) -> Iterator[Problem]:
     if not kafka.sasl_oauth_client_id:
         yield "kafka.sasl_oauth_client_id", "is needed with kafka.sasl_oauth_token_endpoint_url"
     yield from _one_of(kafka, "sasl_oauth_client_secret", "sasl_oauth_client_secret_file")
-    parts = urlsplit(kafka.sasl_oauth_token_endpoint_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        yield "kafka.sasl_oauth_token_endpoint_url", "expected https://host/path, without a user name in it"
+    url = kafka.sasl_oauth_token_endpoint_url
+    yield from _refused(partial(token_endpoint_host, url))
+    for name in ("sasl_oauth_client_id", "sasl_oauth_client_secret", "sasl_oauth_scope"):
+        yield from _refused(partial(check_spelling, name, getattr(kafka, name) or "", "OAUTHBEARER"))
 
 
 def _one_of(kafka: KafkaConfig, one: str, other: str) -> Iterator[Problem]:

@@ -54,7 +54,8 @@ class OAuthToken:
 
 #: Asked before each authentication and re-authentication, so it keeps a token for as long as that is valid. It raises
 #: `SecurityError` where it is refused (retried every ``operator_retry_s``), `ConnectionLost` where nobody answers
-#: (retried with the usual pauses). It is bounded by ``connect_timeout_s``.
+#: (retried with the usual pauses). It is bounded by ``connect_timeout_s``. Where it has a method ``refused``, that is
+#: called with a token that a broker does not take.
 TokenProvider: TypeAlias = Callable[[], Awaitable[OAuthToken]]
 
 

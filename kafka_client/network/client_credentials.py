@@ -24,12 +24,12 @@ from urllib.parse import quote_plus, urlsplit
 import trio
 
 from kafka_client.errors import ConfigError, ConnectionLost, SecurityError
-from kafka_client.security import OAuthToken, read_secret
+from kafka_client.security import OAuthToken, check_spelling, read_secret
 
 if TYPE_CHECKING:
     import httpx  # noqa: ASYNC127  # the project's HTTP client
 
-__all__ = ["ClientCredentials", "TokenFile"]
+__all__ = ["ClientCredentials", "TokenFile", "token_endpoint_host"]
 
 #: Java's client renews at 0.8 too (sasl.login.refresh.window.factor).
 RENEW_AT = 0.8
@@ -68,15 +68,14 @@ class ClientCredentials:
         Raises:
             ConfigError: a value that cannot work.
         """
-        parts = urlsplit(token_endpoint_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise ConfigError("sasl_oauth_token_endpoint_url: is not https://host/path, without a user name in it")
+        self._host = token_endpoint_host(token_endpoint_url)
+        for field, text in (("id", client_id), ("secret", client_secret or ""), ("scope", scope or "")):
+            check_spelling(f"sasl_oauth_client_{field}".replace("client_scope", "scope"), text, "OAUTHBEARER")
         if not client_id:
             raise ConfigError("sasl_oauth_client_id: is empty")
         if (client_secret is None) == (client_secret_file is None):
             raise ConfigError("sasl_oauth_client_secret: either it or sasl_oauth_client_secret_file is needed")
         self._url = token_endpoint_url
-        self._host = parts.hostname
         self._client_id = client_id
         self._secret = client_secret
         self._secret_file = client_secret_file
@@ -119,6 +118,11 @@ class ClientCredentials:
             self._fetched_at = now
             return self._current(trio.current_time())
 
+    def refused(self, token: OAuthToken) -> None:
+        """A broker does not take ``token``: it was revoked, say, or our clock stood still. The next one is fetched."""
+        if self._token is not None and self._token.value == token.value:
+            self._token = None
+
     def _left_s(self, now: float, part: float = 1.0) -> float:
         """How much is left of ``part`` of the token's life."""
         return -inf if self._token is None else self._fetched_at + self._token.lifetime_s * part - now
@@ -151,6 +155,7 @@ class ClientCredentials:
             "Accept-Encoding": "identity",
         }
         form = {"grant_type": "client_credentials", **({"scope": self._scope} if self._scope else {})}
+        words = f" within {REQUEST_S:g} s"
         try:
             with trio.move_on_after(REQUEST_S):
                 # No redirects: the secret goes to the configured host alone.
@@ -161,9 +166,9 @@ class ClientCredentials:
                         body = await _read_bounded(answer)
                         return self._parse(answer.status_code, body, secret)
         except httpx.HTTPError as error:
-            words = f"{type(error).__name__}: {error}".replace(secret, "…")
-            raise ConnectionLost(f"no OAuth token from {self._host}: {words}") from None
-        raise ConnectionLost(f"no OAuth token from {self._host} within {REQUEST_S:g} s")
+            words = f": {type(error).__name__}: {error}".replace(secret, "…")
+        # Here, where httpx's error is not behind it: that knows the request, whose headers hold the secret.
+        raise ConnectionLost(f"no OAuth token from {self._host}{words}")
 
     def _read_secret(self) -> str:
         if self._secret_file is not None:
@@ -180,14 +185,12 @@ class ClientCredentials:
             if status >= 500 or status in (408, 429):
                 raise ConnectionLost(text)
             raise SecurityError(f"{text}; check sasl_oauth_client_id, its secret and sasl_oauth_scope")
-        value, life_s = answer.get("access_token"), answer.get("expires_in", inf)
+        value, life_s = answer.get("access_token"), _seconds(answer.get("expires_in", inf))
         if not isinstance(value, str) or not value:
             raise SecurityError(f"the token endpoint {self._host} answered without an access_token")
-        if isinstance(life_s, str) and life_s.isdecimal():
-            life_s = int(life_s)  # some servers write it as a string
-        if isinstance(life_s, bool) or not isinstance(life_s, int | float) or not life_s > 0:
+        if life_s is None:
             raise SecurityError(f"the token endpoint {self._host} answered with an expires_in that is no duration")
-        return OAuthToken(value=value, lifetime_s=float(life_s), principal=_subject(value) or self._client_id)
+        return OAuthToken(value=value, lifetime_s=life_s, principal=_subject(value) or self._client_id)
 
 
 class TokenFile:
@@ -207,6 +210,30 @@ class TokenFile:
         except ConfigError as error:
             raise SecurityError(str(error)) from None
         return OAuthToken(value=value, principal=_subject(value))
+
+
+def token_endpoint_host(url: str) -> str:
+    """The host of a token endpoint; raises `ConfigError` for a URL that cannot work, without repeating it."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
+        host = parts.hostname if usable else None
+    except ValueError:  # brackets that do not match, a port that is no number
+        host = None
+    if not host:
+        raise ConfigError("sasl_oauth_token_endpoint_url: expected https://host/path, without a user name in it")
+    return host
+
+
+def _seconds(life: object) -> float | None:
+    """A positive duration; None for anything else. Some servers write it as a string."""
+    if isinstance(life, bool) or not isinstance(life, int | float | str):
+        return None
+    try:
+        found = float(life)
+    except (ValueError, OverflowError):
+        return None
+    return found if found > 0 else None
 
 
 async def _read_bounded(answer: "httpx.Response") -> bytes:
@@ -239,4 +266,4 @@ def _subject(token: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     subject = claims.get("sub")
-    return subject if isinstance(subject, str) else None
+    return subject[:_SHOWN_CHARS] if isinstance(subject, str) else None

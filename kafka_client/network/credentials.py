@@ -19,12 +19,14 @@ __all__ = ["Credentials", "credentials_of"]
 class Credentials:
     """Made by `credentials_of`."""
 
-    __slots__ = ("_form", "_salted", "tls")
+    __slots__ = ("_form", "_salted", "hashed_in_vain", "tls")
 
     def __init__(self) -> None:
         self.tls = TlsContext()
         self._salted: SaltedPasswords = {}
         self._form: Form = "typed"
+        self.hashed_in_vain = 0
+        """How many times in a row a broker made us hash the password and then hung up, or said nothing more."""
 
     async def login(self, security: SecurityConfig) -> Login:
         """`read_login`, with the salted passwords of before. On cancellation: see there."""

@@ -29,6 +29,9 @@ from .tls import start_tls, tls_refusal
 
 __all__ = ["READ_BYTES", "Established", "chained", "establish", "explain_broken", "located", "run_work"]
 
+#: So many brokers, one after the other, may make us hash the password without proving that they know it.
+HASHED_IN_VAIN_MAX = 3
+
 ErrorT = TypeVar("ErrorT", bound=ConnectionLost)
 
 #: One read of a socket. Answers to Produce are small; those of Fetch come in several reads.
@@ -59,6 +62,8 @@ class _Attempt:
     api_key: int = api_versions.API_KEY
     """Of the request that is being asked."""
     warning: str = ""
+    hashed: bool = False
+    """Whether the password was hashed at a cost."""
 
 
 async def establish(host: str, port: int, config: ProducerConfig, connector: Connector | None) -> Established:
@@ -72,6 +77,26 @@ async def establish(host: str, port: int, config: ProducerConfig, connector: Con
     On cancellation: nothing is left open.
     """
     attempt = _Attempt(f"{host}:{port}")
+    shared = credentials_of(config.security)
+    try:
+        established = await _establish(host, port, config, connector, attempt)
+    except SecurityError:
+        raise
+    except ConnectionLost as error:
+        shared.hashed_in_vain += attempt.hashed
+        if attempt.hashed and shared.hashed_in_vain >= HASHED_IN_VAIN_MAX:
+            # The usual pauses are for accidents; these would cost half a second of CPU each.
+            raise SecurityError(
+                f"{error}; it was so after we had hashed our password for it {shared.hashed_in_vain} times"
+            ) from error
+        raise
+    shared.hashed_in_vain = 0
+    return established
+
+
+async def _establish(
+    host: str, port: int, config: ProducerConfig, connector: Connector | None, attempt: _Attempt
+) -> Established:
     refused: SecurityError | None = None
     with trio.move_on_after(config.connect_timeout_s):
         login = await _read_login(config, attempt)
@@ -165,6 +190,7 @@ async def _drive(
     while True:
         reply: Buffer
         if isinstance(wanted, Work):
+            attempt.hashed = True
             reply = await run_work(wanted)
         else:
             attempt.stage, attempt.api_key = API_NAMES[wanted.api_key], wanted.api_key

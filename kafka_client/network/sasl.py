@@ -25,7 +25,7 @@ from kafka_client.wire.error_names import error_name
 
 from .oauthbearer import oauthbearer
 from .saslprep import saslprep
-from .scram import SaltedPasswords, ScramCredentials, scram
+from .scram import AUTHENTICATION_FAILED, SaltedPasswords, ScramCredentials, scram
 from .steps import Exchange, Step, Work
 
 __all__ = ["AUTHENTICATION_FAILED", "Form", "Login", "Session", "authenticate", "describe", "read_login"]
@@ -37,7 +37,6 @@ Form: TypeAlias = Literal["typed", "prepared"]
 _HANDSHAKE_VERSION = 1  # after version 0 the mechanism's bytes would travel without frames; since Kafka 1.0
 _UNSUPPORTED_MECHANISM = 33
 _ILLEGAL_STATE = 34
-AUTHENTICATION_FAILED = 58
 _ADVICE = "check sasl_username and sasl_password"
 _BOTH_FORMS = f"{_ADVICE}; it was tried as typed and as SASLprep (RFC 4013) spells it"
 #: Of a broker's own words.
@@ -55,6 +54,8 @@ class Login:
     """What to look at where it is refused."""
     start: Callable[[], Generator[bytes | Work, bytes, None]]
     form: Form = "typed"
+    refused: Callable[[], None] = lambda: None
+    """To be called where the broker refuses it."""
     other: "Login | None" = None
     """The other form, where there is one: to be tried once on a new connection where the broker refuses this one."""
 
@@ -94,7 +95,8 @@ async def read_login(security: SecurityConfig, salted: SaltedPasswords, form: Fo
     mechanism = security.sasl_mechanism
     assert mechanism is not None
     if security.sasl_oauth_token is not None:
-        return _token_login(mechanism, await _ask_token(security))
+        token = await _ask_token(security)
+        return _token_login(mechanism, token, getattr(security.sasl_oauth_token, "refused", None))
     try:
         return _password_login(mechanism, security, salted, form)  # noqa: ASYNC910  # nothing to wait for
     except ConfigError as error:
@@ -121,8 +123,8 @@ def _password_login(mechanism: str, security: SecurityConfig, salted: SaltedPass
     if form == "prepared":
         forms.reverse()
     (first, one), (second, other) = forms
-    again = Login(mechanism, who, _BOTH_FORMS, partial(start, other), second)
-    return Login(mechanism, who, _ADVICE, partial(start, one), first, again)
+    again = Login(mechanism, who, _BOTH_FORMS, partial(start, other), form=second)
+    return Login(mechanism, who, _ADVICE, partial(start, one), form=first, other=again)
 
 
 def _prepared(username: str, password: str) -> ScramCredentials | None:
@@ -137,10 +139,13 @@ def _plain(username: str, password: str) -> Generator[bytes | Work, bytes, None]
     yield f"\0{username}\0{password}".encode()
 
 
-def _token_login(mechanism: str, token: OAuthToken) -> Login:
+def _token_login(mechanism: str, token: OAuthToken, refused: Callable[[OAuthToken], None] | None) -> Login:
     who = "our OAuth token" if token.principal is None else f"the OAuth token of {token.principal!r}"
     advice = "check the token's issuer, audience, scope and lifetime against the broker's sasl.oauthbearer settings"
-    return Login(mechanism, who, advice, partial(oauthbearer, token))
+    start = partial(oauthbearer, token)
+    if refused is None:
+        return Login(mechanism, who, advice, start)
+    return Login(mechanism, who, advice, start, refused=partial(refused, token))
 
 
 async def _ask_token(security: SecurityConfig) -> OAuthToken:
@@ -191,6 +196,7 @@ def authenticate(login: Login, versions: Versions) -> Exchange[Session]:
             answer = yield Step(sasl_authenticate.API_KEY, version, asked)
             decoded = sasl_authenticate.decode_response(answer, version)
             if decoded.error_code != 0:
+                login.refused()
                 raise _refused(login, decoded.error_code, decoded.error_message)
             reply, lifetime_ms = decoded.auth_bytes, decoded.session_lifetime_ms
         try:

@@ -28,8 +28,10 @@ from kafka_client.errors import SecurityError
 
 from .steps import Work
 
-__all__ = ["ITERATIONS_MAX", "ITERATIONS_MIN", "SaltedPasswords", "ScramCredentials", "scram"]
+__all__ = ["AUTHENTICATION_FAILED", "ITERATIONS_MAX", "ITERATIONS_MIN", "SaltedPasswords", "ScramCredentials", "scram"]
 
+#: Kafka's code of a refusal, for those that a server writes into a message of SCRAM.
+AUTHENTICATION_FAILED = 58
 #: RFC 7677 section 4; Kafka refuses to store fewer.
 ITERATIONS_MIN = 4096
 #: 0.5 s of CPU with SHA-512. Kafka's own default is 4096, and 600 000 is what OWASP recommends for SHA-256.
@@ -52,7 +54,7 @@ SALTED_PASSWORDS_MAX = 16
 
 @dataclass(frozen=True, slots=True)
 class ScramCredentials:
-    """Prepared by SASLprep."""
+    """As they are to be sent."""
 
     username: str
     password: str = field(repr=False)
@@ -111,7 +113,8 @@ def _read_first(message: str, ours: str) -> tuple[str, bytes, int]:
     """(nonce, salt, iterations)."""
     parts = message.split(",")
     if parts[0].startswith("e="):
-        raise SecurityError(f"the broker ended the SCRAM exchange: {parts[0][2:100]!r}")
+        words = f"the broker ended the SCRAM exchange: {parts[0][2:100]!r}"
+        raise SecurityError(words, code=AUTHENTICATION_FAILED)
     if parts[0].startswith("m="):
         raise SecurityError("the broker demands a SCRAM extension that we do not know")
     if len(parts) < 3 or [part[:2] for part in parts[:3]] != ["r=", "s=", "i="]:
@@ -138,7 +141,7 @@ def _read_first(message: str, ours: str) -> tuple[str, bytes, int]:
 def _check_final(message: str, expected: bytes) -> None:
     first = message.split(",", 1)[0]
     if first.startswith("e="):
-        raise SecurityError(f"the broker refused our SCRAM proof: {first[2:100]!r}")
+        raise SecurityError(f"the broker refused our SCRAM proof: {first[2:100]!r}", code=AUTHENTICATION_FAILED)
     if not first.startswith("v="):
         raise SecurityError("the broker's last SCRAM message has no signature")
     if not hmac.compare_digest(_base64(first[2:], "signature"), expected):

@@ -21,6 +21,9 @@ from kafka_client.errors import ConfigError, SecurityError
 
 __all__ = ["TlsContext", "make_ssl_context", "start_tls", "tls_refusal"]
 
+#: OpenSSL's PEM_BUFSIZE.
+_KEY_PASSWORD_MAX_BYTES = 1024
+
 #: (inode, size, modification time in ns) of each file; None for one that is not there.
 _Stamps: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
@@ -64,7 +67,7 @@ def _stamps(security: SecurityConfig) -> _Stamps:
     for name in (security.ssl_cafile, security.ssl_certfile, security.ssl_keyfile):
         try:
             found = None if name is None else Path(name).stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a path with NUL
             found = None
         stamps.append(None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns))
     return tuple(stamps)
@@ -74,21 +77,35 @@ def make_ssl_context(security: SecurityConfig) -> ssl.SSLContext:
     """Read the PEM files that ``security`` names; raises `ConfigError` that starts with the field's name."""
     try:
         context = ssl.create_default_context(cafile=security.ssl_cafile)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"ssl_cafile: {security.ssl_cafile!r} cannot be read as PEM certificates: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = security.ssl_check_hostname
     if security.ssl_certfile is not None:
         # A function, since OpenSSL would otherwise ask for a missing password on the terminal.
         password = security.ssl_keyfile_password or ""
+        _check_password(password)
         try:
             context.load_cert_chain(security.ssl_certfile, security.ssl_keyfile, lambda: password)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             names = " or ".join(repr(name) for name in (security.ssl_certfile, security.ssl_keyfile) if name)
             raise ConfigError(
                 f"ssl_certfile: {names} cannot be read as certificate chain and matching key: {error}"
             ) from error
     return context
+
+
+def _check_password(password: str) -> None:
+    """What OpenSSL's binding would refuse with an error that shows it, or with one of another kind."""
+    try:
+        size = len(password.encode())
+    except UnicodeEncodeError:
+        size = -1
+    if not 0 <= size <= _KEY_PASSWORD_MAX_BYTES:
+        raise ConfigError(
+            f"ssl_certfile: ssl_keyfile_password is longer than {_KEY_PASSWORD_MAX_BYTES} bytes, or no text that UTF-8 "
+            "can spell"
+        )
 
 
 async def start_tls(

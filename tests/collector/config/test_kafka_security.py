@@ -7,6 +7,7 @@ import pytest
 from collector.config_load import ConfigFault, load_config
 
 PLAIN = ("security_protocol = 'SASL_SSL'", "sasl_mechanism = 'PLAIN'")
+SCRAM = ("security_protocol = 'SASL_SSL'", "sasl_mechanism = 'SCRAM-SHA-256'")
 OAUTH = ("security_protocol = 'SASL_SSL'", "sasl_mechanism = 'OAUTHBEARER'")
 ENDPOINT = (*OAUTH, "sasl_oauth_token_endpoint_url = 'https://login.example.com/token'")
 
@@ -49,6 +50,27 @@ def test_whole_combination_is_taken(tmp_path: Path, lines: tuple[str, ...]) -> N
             "sasl_password",
             "not both",
         ),
+        (
+            (*PLAIN, "sasl_username = 'u'", r'sasl_password = "hunter2\u0000"'),
+            "sasl_password",
+            "contains NUL, which PLAIN cannot send",
+        ),
+        (
+            (*SCRAM, "sasl_username = 'u'", r'sasl_password = "hunter2\n"'),
+            "sasl_password",
+            "contains a control character",
+        ),
+        ((*SCRAM, r'sasl_username = "u\t"', "sasl_password = 'p'"), "sasl_username", "contains a control character"),
+        (
+            (
+                *OAUTH,
+                "sasl_oauth_token_endpoint_url = 'https://[::1/hunter2'",
+                "sasl_oauth_client_id = 'i'",
+                "sasl_oauth_client_secret = 's'",
+            ),
+            "sasl_oauth_token_endpoint_url",
+            "expected https://host/path",
+        ),
         ((*PLAIN, "sasl_oauth_scope = 's'"), "sasl_oauth_scope", "is used only with"),
         ((*OAUTH, "sasl_username = 'u'"), "sasl_username", "is used only with"),
         (OAUTH, "sasl_oauth_token_endpoint_url", "either it or kafka.sasl_oauth_token_file is needed"),
@@ -72,3 +94,17 @@ def test_combination_that_cannot_work_is_refused(tmp_path: Path, lines: tuple[st
         load(tmp_path, lines)
     assert caught.value.path == f"kafka.{key}"
     assert words in caught.value.message
+    assert "hunter2" not in str(caught.value)
+
+
+def test_password_of_the_environment_that_is_no_utf_8_is_refused_and_not_shown() -> None:
+    environ = {
+        "COLLECTOR__KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
+        "COLLECTOR__KAFKA__SASL_MECHANISM": "PLAIN",
+        "COLLECTOR__KAFKA__SASL_USERNAME": "u",
+        "COLLECTOR__KAFKA__SASL_PASSWORD": b"hunter2\xff".decode(errors="surrogateescape"),
+    }
+    with pytest.raises(ConfigFault) as caught:
+        load_config(None, environ)
+    assert str(caught.value).startswith("kafka.sasl_password: is not text that UTF-8 can spell")
+    assert "hunter2" not in str(caught.value)

@@ -10,8 +10,13 @@ import pytest
 import trio
 import trio.testing
 
+from kafka_client.config import ProducerConfig
 from kafka_client.errors import ConfigError, ConnectionLost, SecurityError
 from kafka_client.network.client_credentials import ANSWER_MAX_BYTES, ClientCredentials, TokenFile
+from kafka_client.network.connection import open_connection
+from kafka_client.security import SecurityConfig
+from kafka_client.testing import open_fake_cluster
+from kafka_client.testing.sasl import FakeSasl
 
 Clock = trio.testing.MockClock
 SECRET = "s3cret+/ %"
@@ -150,6 +155,42 @@ async def test_answers_that_give_no_token(
     assert len(endpoint.requests) == 1, "a redirection is not followed"
 
 
+async def test_secret_is_in_no_error_behind_the_error(autojump_clock: Clock) -> None:
+    with pytest.raises(ConnectionLost) as caught:
+        await provider(Endpoint(httpx.ConnectError(f"{SECRET} was refused")))()
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert SECRET not in str(seen)
+        assert not hasattr(seen, "request"), "its headers hold the secret"
+        seen = seen.__cause__ or seen.__context__
+
+
+@pytest.mark.parametrize("life", [10**400, "-1", "NaN", "[]"])
+async def test_lifetime_that_no_number_can_hold_is_a_refusal(life: object, autojump_clock: Clock) -> None:
+    with pytest.raises(SecurityError, match="an expires_in that is no duration"):
+        await provider(
+            Endpoint(httpx.Response(200, content=b'{"access_token": "t", "expires_in": %s}' % str(life).encode()))
+        )()
+
+
+async def test_token_that_a_broker_refuses_is_fetched_anew_before_its_time(autojump_clock: Clock) -> None:
+    # Revoked, signed with a key that the broker gave up, or older than our clock says since the machine was asleep.
+    sasl = FakeSasl(tokens={"new": "service"})
+    endpoint = Endpoint(token("old"), token("new"))
+    security = SecurityConfig(
+        protocol="SASL_PLAINTEXT", sasl_mechanism="OAUTHBEARER", sasl_oauth_token=provider(endpoint)
+    )
+    async with open_fake_cluster(sasl=sasl) as fake:
+        config = ProducerConfig(bootstrap_servers=fake.bootstrap_servers, security=security)
+        with pytest.raises(SecurityError, match="invalid_token"):
+            async with open_connection("fake-1", 9092, config=config, connector=fake.connector):
+                pytest.fail("entered")
+        for _ in range(2):
+            async with open_connection("fake-1", 9092, config=config, connector=fake.connector):
+                pass
+    assert len(endpoint.requests) == 2
+
+
 async def test_endpoint_that_hangs_is_bounded(autojump_clock: Clock) -> None:
     with pytest.raises(ConnectionLost, match=r"no OAuth token from login.example.com within 4 s"):
         await provider(Endpoint(token(), takes_s=100.0))()
@@ -212,6 +253,10 @@ async def test_token_without_a_readable_subject_stands_for_the_client(claims: by
     [
         ({"token_endpoint_url": "login.example.com"}, "sasl_oauth_token_endpoint_url"),
         ({"token_endpoint_url": "https://user:secret@login.example.com"}, "sasl_oauth_token_endpoint_url"),
+        ({"token_endpoint_url": "https://[::1/secret@"}, "sasl_oauth_token_endpoint_url"),
+        ({"token_endpoint_url": "https://host:99999/"}, "sasl_oauth_token_endpoint_url"),
+        ({"client_id": "s3cret\udcff"}, "sasl_oauth_client_id"),
+        ({"client_secret": "s3cret\udcff"}, "sasl_oauth_client_secret"),
         ({"client_id": ""}, "sasl_oauth_client_id"),
         ({"client_secret": None}, "sasl_oauth_client_secret"),
         ({"client_secret_file": "/run/secret"}, "sasl_oauth_client_secret"),

@@ -93,8 +93,9 @@ def test_first_message_of_a_server_that_lies_is_refused_before_any_hashing(
     message: bytes, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.hashlib, "pbkdf2_hmac", None)
-    with pytest.raises(SecurityError, match=words):
+    with pytest.raises(SecurityError, match=words) as caught:
         begin().send(message)
+    assert caught.value.code == (58 if message.startswith(b"e=") else 0)
 
 
 @pytest.mark.parametrize(

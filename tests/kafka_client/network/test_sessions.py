@@ -18,7 +18,8 @@ from kafka_client.outcome import Delivered, NotSent, Record
 from kafka_client.producer import open_producer
 from kafka_client.security import OAuthToken, SecurityConfig
 from kafka_client.testing import Api, FakeCluster, open_fake_cluster
-from kafka_client.testing.sasl import FakeSasl
+from kafka_client.testing.sasl import FakeSasl, SaslState
+from kafka_client.testing.seen import RequestSeen
 from kafka_client.wire import metadata
 
 Clock = trio.testing.MockClock
@@ -76,6 +77,22 @@ async def test_broker_before_kafka_1_is_a_security_error_that_says_so(autojump_c
         with pytest.raises(SecurityError, match="fake-1:9092: the broker is too old for our SASL"):
             async with connect(fake, alice()):
                 pytest.fail("entered")
+
+
+@pytest.mark.parametrize("lifetime_ms", [1, 2**63 - 1])
+async def test_absurd_lifetimes_of_sessions_cost_nothing(
+    lifetime_ms: int, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = SaslState.step
+    monkeypatch.setattr(SaslState, "step", lambda self, *args: (step(self, *args)[0], lifetime_ms))
+    sasl = users()
+    async with open_fake_cluster(sasl=sasl) as fake:
+        async with connect(fake, alice("PLAIN")) as connection:
+            await trio.sleep(110)
+            await connection.exchange(metadata, ASK)
+    # The first, one at once, and then one each 1.1 s; or the first alone.
+    assert len(sasl.authentications) == pytest.approx(102 if lifetime_ms == 1 else 1, abs=2)
+    assert fake.seen.violations == []
 
 
 async def test_session_is_renewed_in_time_on_the_same_connection_while_requests_are_pipelined(
@@ -447,6 +464,36 @@ async def test_token_provider_that_hangs_is_bounded(autojump_clock: Clock) -> No
         with pytest.raises(ConnectionLost, match=r"no connection to fake-1:9092 within 5 s \(secrets\)"):
             async with connect(fake, security):
                 pytest.fail("entered")
+
+
+async def test_broker_that_makes_us_hash_and_hangs_up_is_left_alone_like_one_that_refuses() -> None:
+    # On real time: a clock that jumps does not wait for threads.
+    async with open_fake_cluster(sasl=users(iterations=20_000)) as fake:
+        security = alice()
+        proofs = 0
+
+        def is_proof(_: RequestSeen) -> bool:
+            nonlocal proofs
+            proofs += 1
+            return proofs % 2 == 0
+
+        kinds = []
+        with fake.faults.close_before(api=Api.SASL_AUTHENTICATE, when=is_proof, times=None):
+            for _ in range(5):
+                with pytest.raises(ConnectionLost) as caught:
+                    async with connect(fake, security):
+                        pytest.fail("entered")
+                kinds.append(type(caught.value) is SecurityError)
+        assert kinds == [False, False, True, True, True]
+        assert "after we had hashed our password for it 5 times" in str(caught.value)
+        async with connect(fake, security):
+            pass
+        with fake.faults.close_before(api=Api.SASL_AUTHENTICATE, times=None):
+            for _ in range(4):
+                with pytest.raises(ConnectionLost) as caught:
+                    async with connect(fake, security):
+                        pytest.fail("entered")
+                assert type(caught.value) is not SecurityError, "nothing was hashed"
 
 
 async def test_many_iterations_are_counted_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

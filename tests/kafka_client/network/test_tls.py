@@ -7,7 +7,7 @@ import ssl
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from kafka_client.config import ProducerConfig, SecurityConfig
 from kafka_client.errors import ConfigError, ConnectionLost, ProtocolError, SecurityError
@@ -206,6 +207,8 @@ async def test_plain_client_on_a_tls_listener_gets_a_hint(
         ({"ssl_cafile": "/nowhere/ca.pem"}, "ssl_cafile"),
         ({"ssl_cafile": __file__}, "ssl_cafile"),
         ({"ssl_certfile": "/nowhere/cert.pem"}, "ssl_certfile"),
+        ({"ssl_cafile": "/run/\0"}, "ssl_cafile"),
+        ({"ssl_certfile": "/run/\0"}, "ssl_certfile"),
     ],
 )
 def test_unreadable_files_are_a_config_error_that_starts_with_the_field(members: dict[str, str], field: str) -> None:
@@ -256,6 +259,48 @@ def test_context_is_kept_until_a_file_changes(papers: Papers, tmp_path: Path, ch
     second, warning = tls.current(security)
     assert second is not first
     assert warning == ""
+
+
+def test_files_behind_a_link_that_is_switched_are_noticed(papers: Papers, tmp_path: Path) -> None:
+    # As Kubernetes mounts secrets: each name leads through ..data to a directory of one version.
+    for version in ("..1", "..2"):
+        (tmp_path / version).mkdir()
+        copied(papers, tmp_path / version)
+    (tmp_path / "..data").symlink_to("..1")
+    for name in FILES:
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    security = SecurityConfig(protocol="SSL", **{f"ssl_{name}": str(tmp_path / name) for name in FILES})  # type: ignore[arg-type]  # strings all
+    tls = TlsContext()
+    first, _ = tls.current(security)
+    assert tls.current(security)[0] is first
+    (tmp_path / "..data_tmp").symlink_to("..2")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    assert tls.current(security)[0] is not first
+
+
+@pytest.mark.parametrize("password", ["hunter2", "h\u00fcnter2" * 200, "hunter2\udcff", None])
+def test_password_of_a_key_that_does_not_open_it_is_a_config_error_without_it(
+    papers: Papers, tmp_path: Path, password: str | None
+) -> None:
+    key = serialization.load_pem_private_key(Path(papers.keyfile).read_bytes(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"opens")
+    )
+    (tmp_path / "key").write_bytes(locked)
+    security = SecurityConfig(
+        protocol="SSL",
+        ssl_cafile=papers.cafile,
+        ssl_certfile=papers.certfile,
+        ssl_keyfile=str(tmp_path / "key"),
+        ssl_keyfile_password="opens",
+    )
+    make_ssl_context(security)
+    with pytest.raises(ConfigError, match=r"^ssl_certfile: ") as caught:
+        make_ssl_context(replace(security, ssl_keyfile_password=password))
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert "unter2" not in f"{seen} {getattr(seen, 'object', '')}"
+        seen = seen.__cause__ or seen.__context__
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a certificate"])

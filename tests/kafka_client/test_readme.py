@@ -9,6 +9,7 @@ import trio
 import kafka_client
 from kafka_client import observe
 from kafka_client.testing import open_fake_cluster
+from kafka_client.testing.sasl import FakeSasl
 
 README = Path(kafka_client.__file__).with_name("README.md")
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
@@ -23,11 +24,13 @@ def names_of(example: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("example", PROGRAMS, ids=range(len(PROGRAMS)))
 async def test_program_runs_as_it_stands(example: str, capsys) -> None:
-    async with open_fake_cluster(topics={"events": 3}, listen=True) as cluster:
+    sasl = FakeSasl(users={"ada": "lovelace"}) if "sasl_mechanism" in example else None
+    async with open_fake_cluster(topics={"events": 3}, listen=True, sasl=sasl) as cluster:
         with trio.fail_after(20):
             await names_of(example)["main"](",".join(cluster.tcp_bootstrap_servers))
         assert cluster.values("events")
         assert cluster.seen.violations == []
+    assert sasl is None or {one.principal for one in sasl.authentications} == {"ada"}
     assert "not in the log" not in capsys.readouterr().out
 
 

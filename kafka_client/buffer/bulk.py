@@ -87,6 +87,8 @@ class Bulk(Delivery, gc=False, eq=False):
 
     def refuse(self, outcome: NotSent) -> None:
         """As in the base."""
+        for part in self.parts:  # their parcels are dropped: the collector of cycles would not see them
+            part.delivery, part.home, part.open = None, None, 0
         part = Part(None, range(self.count), 0, 0)
         part.outcome = outcome
         self.parts = [part]

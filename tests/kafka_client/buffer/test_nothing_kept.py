@@ -65,6 +65,29 @@ async def test_single_records_that_were_taken_back_or_delivered_are_forgotten(
         assert alive() == before
 
 
+@pytest.mark.parametrize("reason", ["overloaded", "too_large"])
+async def test_bulk_delivery_that_was_refused_is_forgotten(reason: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_fake_cluster(topics={"events": 1}) as cluster:
+        config = ProducerConfig(
+            bootstrap_servers=cluster.bootstrap_servers,
+            queue_max_bytes=20_000,
+            max_waiting_bytes=1_000,
+            record_max_bytes=2_000,
+            batch_max_bytes=5_000,
+        )
+        async with open_producer(config, connector=cluster.connector) as producer:
+            hold = producer.delivery([Record("events", b"x" * 1_500)] * 12)
+            before = alive()
+            for _ in range(10):
+                refused = producer.delivery([Record("events", b"y" * 1_000)] * (5 if reason == "overloaded" else 50))
+                assert refused.unsettled == 0
+                assert isinstance(refused.outcomes[-1], NotSent)
+                assert refused.outcomes[-1].reason.startswith(reason)
+            del refused
+            assert alive() == before
+            hold.withdraw()
+
+
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("end", ["delivered", "withdrawn", "detached"])
 async def test_on_resolved_that_refers_to_its_delivery_is_forgotten_with_it(

@@ -234,7 +234,8 @@ class Dispatch:
         budget = self.budget
         while (head := budget.head()) is not None and head.deadline <= now:
             head.end("timeout: no room in the queue within delivery_timeout_s")
-        for topic in self.topics.values():
+        # Copies: what ends makes room for others, and calls ``on_resolved``: both may bring a topic not used before.
+        for topic in list(self.topics.values()):
             if topic.undealt.count:
                 topic.undealt.end_due(now, "timeout: the topic's partitions are unknown")
         for partition in list(self._in_use):
@@ -271,9 +272,9 @@ class Dispatch:
         # The line first: ending what is queued would let it in.
         for delivery in self.budget.deliveries():
             delivery.end("closed")
-        for topic in self.topics.values():
+        for topic in list(self.topics.values()):
             topic.undealt.end_all("closed")
-            for partition in topic.all_partitions():
+            for partition in list(topic.all_partitions()):
                 partition.close()
 
     def __repr__(self) -> str:

@@ -4,6 +4,8 @@ import random
 from collections.abc import Generator, Sequence
 from typing import TypeVar
 
+import trio
+
 from kafka_client import ProducerConfig, Record
 from kafka_client.observe import LeaderChanged, MetadataRefreshed, ProducerObserver
 from kafka_client.sending.dispatch import Dispatch
@@ -111,8 +113,14 @@ class Cluster(ProducerObserver):
         return {partition.leader for topic in self.dispatch.topics.values() for partition in topic.all_partitions()}
 
 
+async def make_cluster(topics: int = 1, partitions: int = 2) -> Cluster:
+    """On a running loop: a dispatch reads Trio's clock."""
+    await trio.lowlevel.checkpoint()
+    return Cluster(topics, partitions)
+
+
 async def test_answer_without_news_touches_nothing() -> None:
-    cluster = Cluster(topics=3)
+    cluster = await make_cluster(topics=3)
     assert len(cluster.tell().topics) == 3
     cluster.changes.clear()
     snapshot = cluster.dispatch.leaders.snapshot.topics
@@ -123,7 +131,7 @@ async def test_answer_without_news_touches_nothing() -> None:
 
 
 async def test_leader_that_a_broker_named_is_not_undone_by_an_answer_from_before() -> None:
-    cluster = Cluster()
+    cluster = await make_cluster()
     cluster.tell()
     partition = cluster.dispatch.topics["t0"].partitions[0]
     assert cluster.dispatch.leaders.leader_named(partition, LeaderHint(2, 6))
@@ -134,7 +142,7 @@ async def test_leader_that_a_broker_named_is_not_undone_by_an_answer_from_before
 
 
 async def test_answer_without_epochs_is_news_again_after_a_broker_named_another_leader() -> None:
-    cluster = Cluster()
+    cluster = await make_cluster()
     cluster.tell(epoch=-1)
     partition = cluster.dispatch.topics["t0"].partitions[0]
     assert cluster.dispatch.leaders.leader_named(partition, LeaderHint(2, 0))
@@ -144,7 +152,7 @@ async def test_answer_without_epochs_is_news_again_after_a_broker_named_another_
 
 
 async def test_broker_that_goes_and_comes_back_while_no_topic_changes() -> None:
-    cluster = Cluster()
+    cluster = await make_cluster()
     cluster.tell()
     assert cluster.tell(brokers=(2,)).unchanged == ["t0"]
     assert cluster.leaders() == {None}
@@ -153,7 +161,7 @@ async def test_broker_that_goes_and_comes_back_while_no_topic_changes() -> None:
 
 
 async def test_broker_that_only_an_answer_to_produce_named_is_gone_with_the_next_metadata() -> None:
-    cluster = Cluster()
+    cluster = await make_cluster()
     cluster.tell(leader=3)
     assert cluster.leaders() == {None}
     cluster.dispatch.leaders.endpoints_named([NodeEndpoint(3, "b3", 1, None)])
@@ -167,7 +175,7 @@ async def test_broker_that_only_an_answer_to_produce_named_is_gone_with_the_next
 
 
 async def test_topic_left_out_of_the_answer_that_lost_a_broker_is_looked_at_again() -> None:
-    cluster = Cluster(topics=2)
+    cluster = await make_cluster(topics=2)
     cluster.tell()
     cluster.tell(brokers=(2,), names=["t0"])
     assert cluster.leaders() == {None, 1}
@@ -176,7 +184,7 @@ async def test_topic_left_out_of_the_answer_that_lost_a_broker_is_looked_at_agai
 
 
 async def test_answers_that_call_a_topic_unknown_are_counted_though_they_are_equal() -> None:
-    cluster = Cluster()
+    cluster = await make_cluster()
     cluster.tell()
     for misses in (1, 2, 3):
         assert cluster.tell(code=3).unchanged == []
@@ -186,7 +194,7 @@ async def test_answers_that_call_a_topic_unknown_are_counted_though_they_are_equ
 
 
 async def test_answer_that_is_given_up_half_way_is_made_good_by_the_next() -> None:
-    cluster = Cluster(topics=4, partitions=100)
+    cluster = await make_cluster(topics=4, partitions=100)
     cluster.tell()
     steps = cluster.dispatch.metadata_arrived(cluster.answer(leader=2, epoch=6, brokers=(2,)))
     next(steps)
@@ -198,7 +206,7 @@ async def test_answer_that_is_given_up_half_way_is_made_good_by_the_next() -> No
 
 
 async def test_broker_named_between_two_steps_is_not_taken_for_one_that_topics_were_looked_at_by() -> None:
-    cluster = Cluster(topics=4, partitions=100)
+    cluster = await make_cluster(topics=4, partitions=100)
     cluster.tell()
     steps = cluster.dispatch.metadata_arrived(cluster.answer(leader=3, epoch=6))
     next(steps)
@@ -210,7 +218,7 @@ async def test_broker_named_between_two_steps_is_not_taken_for_one_that_topics_w
 
 
 async def test_records_that_wait_for_a_leader_keep_metadata_asked_for() -> None:
-    cluster = Cluster(topics=2)
+    cluster = await make_cluster(topics=2)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is None, "nobody produces"
     cluster.produce("t1", 1)
     assert through(cluster.dispatch.metadata_arrived(cluster.answer(leader=9))) is not None

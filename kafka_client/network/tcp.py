@@ -2,7 +2,7 @@
 
 Owns: how it is made and which options it gets. Refuses to know: TLS, Kafka.
 
-Invariant (kafka.md rule 17): TCP_USER_TIMEOUT is ``request_timeout_s``, never less: it also ends a connection whose
+Invariant: TCP_USER_TIMEOUT is ``request_timeout_s``, never less: it also ends a connection whose
 peer acknowledges but does not read (zero window: a stopped broker, or any broker behind a long request). It is what
 finds a black hole while data is unacknowledged; keep-alive finds dead idle connections only, since it rests meanwhile.
 

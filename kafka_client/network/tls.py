@@ -145,7 +145,7 @@ def tls_refusal(error: BaseException, address: str) -> SecurityError | None:
 #: OpenSSL's X509_V_ERR_…, and what to look at.
 _DISTRUST = {
     9: "look at the broker's clock and ours",
-    10: "the broker needs a new certificate",
+    10: "the broker, or the authority that ssl_cafile names, needs a new certificate",
     18: "name it in ssl_cafile if it is meant",
     19: "does ssl_cafile name the authority that issued it?",
     20: "does ssl_cafile name the authority that issued it?",

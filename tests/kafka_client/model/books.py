@@ -72,6 +72,7 @@ class Books:
         self.topics: list[FakeTopic] = list(cluster.topics.values())
         """Every topic there ever was, deleted ones included."""
         self.recreated: set[FakeTopic] = set()
+        """Those that took a name over, be it back: what was queued then was dealt out anew."""
         self.counts: dict[str, set[int]] = defaultdict(set)
         """How many partitions each name has had."""
         self.forgotten: dict[tuple[FakeTopic, int], list[Forgotten]] = defaultdict(list)

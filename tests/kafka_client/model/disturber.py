@@ -3,6 +3,8 @@
 Owns: the faults of the fake cluster that a step names. Refuses to know: the producer.
 """
 
+from collections import defaultdict
+
 import trio
 
 from kafka_client.testing import Api, FakePartition, FakeTopic, Fault, RequestSeen
@@ -26,6 +28,7 @@ class Disturber:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._said_duplicate = False
+        self._hinting: dict[str, list[Fault]] = defaultdict(list)
 
     def take(self, step: Step) -> None:
         """Carry the step out."""
@@ -75,7 +78,7 @@ class Disturber:
 
     def _answer(self, step: Answer) -> None:
         topic, partition = self._stage.place(step.topic, step.partition)
-        leader = self._hint(step.hint, topic, step.partition or 0)
+        leader = self._hint(step.hint, topic, partition)
         faults = self._stage.cluster.faults
         if step.append:
             self._said_duplicate |= step.code == DUPLICATE
@@ -95,10 +98,13 @@ class Disturber:
             )
             self._stage.taps.log_start_told |= step.log_start
         self._note(fault)
+        if leader is not None:
+            self._hinting[topic].append(fault)
 
-    def _hint(self, hint: str, topic: str, partition: int) -> tuple[int, int] | None:
+    def _hint(self, hint: str, topic: str, partition: int | None) -> tuple[int, int] | None:
         known = self._stage.cluster.topics.get(topic)
-        if not hint or known is None or partition >= len(known.partitions):
+        # Told of another partition, its later epoch would hide the true leader for good. No broker does that.
+        if not hint or known is None or partition is None or partition >= len(known.partitions):
             return None
         found = known.partitions[partition]
         if found.leader is None:
@@ -298,10 +304,12 @@ class Disturber:
                 cluster.add_partitions(name, len(topic.partitions) + step.partitions)
                 books.counts[name].add(len(topic.partitions))
             case "recreate":
+                self._forget_hints(name)
                 cluster.delete_topic(name)
                 self._stage.later(step.for_s, lambda: self._create(name, step.partitions))
             case "flap":
                 # A broker that lags behind tells of the deleted topic once more.
+                self._forget_hints(name)
                 cluster.delete_topic(name)
                 self._create(name, step.partitions)
                 new = cluster.topics[name]
@@ -317,13 +325,20 @@ class Disturber:
                 topic.error_code = 29
                 self._stage.later(step.for_s, lambda: setattr(topic, "error_code", 0))
 
+    def _forget_hints(self, name: str) -> None:
+        """The epochs in them are those of a topic that is gone."""
+        for fault in self._hinting.pop(name, ()):
+            self._stage.cluster.faults.forget(fault)
+
     def _create(self, name: str, partitions: int) -> None:
         if name not in self._stage.cluster.topics:
             self._stage.books.created(self._stage.cluster.create_topic(name, partitions))
 
-    def _swap(self, name: str, old: object, new: object) -> None:
+    def _swap(self, name: str, old: FakeTopic, new: FakeTopic) -> None:
         if self._stage.cluster.topics.get(name) is old:
-            self._stage.cluster.topics[name] = new  # type: ignore[assignment]
+            self._forget_hints(name)
+            self._stage.cluster.topics[name] = new
+            self._stage.books.recreated.add(new)
             self._stage.cluster.changed()
 
     def _refuse(self, step: Refuse) -> None:

@@ -12,7 +12,8 @@ Where the protocol itself cannot protect, the exception is exactly this:
   for each time it forgot, the first copy before the log's end at that moment, the next behind it. It also takes a later
   batch as the first: order is not asked for between records handed over before it forgot and what was appended after.
 * Where topics have no ids on the wire (Produce up to 12) a broker takes a batch that was meant for the deleted topic:
-  one copy in each topic that had the name; and what was acknowledged may have gone with the one or the other.
+  one copy in each topic that had the name; and what was acknowledged may have gone with the one or the other. Until
+  metadata tells of it the new log takes any sequence for the first: order is not asked for in it.
 """
 
 import itertools
@@ -313,6 +314,8 @@ class Books:
                 assert any(before < each.end_offset <= stored.offset for each in forgotten), (
                     f"{who} is in the log twice, at {before} and {stored.offset}"
                 )
+                continue
+            if self.names and topic in self.recreated:
                 continue
             final = entry.resolved.get(index, entry.told[index])
             if not isinstance(final, Delivered):

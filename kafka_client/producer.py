@@ -64,6 +64,7 @@ class Producer:
             want_producer_id=lambda: self._refresher.want_producer_id(),
             rng=rng,
         )
+        self._dispatch.tally.on_bug = self._end_soon
         self._budget = self._dispatch.budget
         self._topics = self._dispatch.topics
         self._intake = Intake(self._dispatch)
@@ -97,8 +98,9 @@ class Producer:
         delivery = self.delivery((record,))
         try:
             await delivery.wait()
-        finally:
+        except BaseException:
             delivery.withdraw()
+            raise
         outcome = delivery.outcomes[0]
         match outcome:
             case Delivered():
@@ -118,8 +120,9 @@ class Producer:
         delivery = self.delivery(records)
         try:
             await delivery.wait()
-        finally:
+        except BaseException:
             delivery.withdraw()
+            raise
         return [outcome for outcome in delivery.outcomes if outcome is not None]
 
     # Looking.
@@ -227,12 +230,22 @@ class Producer:
             self._finish("the producer was closed")
 
     def _finish(self, reason: str) -> None:
-        """Settle everything and end the tasks; synchronous, once."""
+        """Settle everything and end the tasks; synchronous, once. Raises what an ``on_resolved`` raised, at the end."""
+        tally = self._dispatch.tally
         self._intake.closed = True
-        self._budget.on_less = None
+        self._budget.on_less = tally.on_bug = None
         self._nursery.cancel_scope.cancel(reason=reason)
         self._dispatch.close()
         self._done.set()
+        tally.raise_bugs()
+
+    def _end_soon(self) -> None:
+        """An ``on_resolved`` raised. Here its exception would tear the state in two: it comes out of a task."""
+        self._nursery.start_soon(self._raise_bugs, name="kafka producer's end by a bug in on_resolved")
+
+    async def _raise_bugs(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._dispatch.tally.raise_bugs()
 
     # Tasks.
 

@@ -8,6 +8,7 @@ without an outcome, and the sum of its parts' ``open``.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from kafka_client.outcome import NotSent, Outcome, Unknown
 
@@ -63,8 +64,9 @@ class Bulk(Delivery, gc=False, eq=False):
                 self._report(part, part.home.resolution, fn)
         self._forget_fn()
 
-    def watch(self) -> None:
-        """Its runs are told in any case."""
+    def watch(self) -> bool:
+        """As in the base; its runs are told in any case."""
+        return self.open > 0
 
     def named_among(self, indices: Sequence[int]) -> int:
         """How many of these records have an outcome of their own."""
@@ -145,7 +147,7 @@ class Bulk(Delivery, gc=False, eq=False):
         """Tell ``on_resolved`` of this run's end, when all of its batch is settled: ``fn`` may take back others."""
         part.delivery = None
         if self.fn is not None:
-            self._report(part, resolution, self.fn)
+            self._report(part, resolution, partial(self.tally.tell, self.fn))
             self._forget_fn()
 
     def fail_one(self, part: Part, position: int, outcome: NotSent) -> bool:
@@ -167,7 +169,7 @@ class Bulk(Delivery, gc=False, eq=False):
         remains.home = Ended(outcome)
         self.parts.append(remains)
         if self.fn is not None:
-            self.fn(index, outcome)
+            self.tally.tell(self.fn, index, outcome)
         return False
 
     def _name(self, indices: Sequence[int], outcome: NotSent | Unknown) -> None:

@@ -48,13 +48,33 @@ ResolvedFn: TypeAlias = Callable[[int, Outcome], object]
 
 
 class Tally:
-    """What all deliveries of one producer count together."""
+    """What all deliveries of one producer have together."""
 
-    __slots__ = ("waiters",)
+    __slots__ = ("_bugs", "on_bug", "waiters")
 
     def __init__(self) -> None:
         self.waiters = 0
         """Tasks in `Delivery.wait`."""
+        self.on_bug: Callable[[], None] | None = None
+        """Called when an ``on_resolved`` raised."""
+        self._bugs: list[Exception] = []
+
+    def tell(self, fn: ResolvedFn, index: int, outcome: Outcome) -> None:
+        """Call an ``on_resolved`` in the midst of a change of state, which is made whole whatever it raises."""
+        try:
+            fn(index, outcome)
+        except Exception as error:  # kept for `raise_bugs`
+            self._bugs.append(error)
+            if self.on_bug is not None:
+                self.on_bug()
+
+    def raise_bugs(self) -> None:
+        """Raise what an ``on_resolved`` raised since the last call: it alone, or an ExceptionGroup of all."""
+        bugs, self._bugs = self._bugs, []
+        if len(bugs) > 1:
+            raise ExceptionGroup("exceptions from on_resolved", bugs)
+        if bugs:
+            raise bugs[0]
 
 
 class Delivery(Struct, gc=False, eq=False):
@@ -92,10 +112,9 @@ class Delivery(Struct, gc=False, eq=False):
         """
         if self.task is not None:
             raise trio.BusyResourceError("another task is already waiting for this delivery")
-        if not self.unsettled:
+        if not self.watch():
             await trio.lowlevel.checkpoint()
             return
-        self.watch()
         task = self.task = trio.lowlevel.current_task()
         tally = self.tally
         tally.waiters += 1
@@ -128,14 +147,15 @@ class Delivery(Struct, gc=False, eq=False):
         """Call ``fn(index, outcome)`` once for each record whose outcome is Unknown, when its batch ends.
 
         One ``fn`` per delivery, at any time; what is resolved already is reported inside this call. ``fn`` is
-        synchronous and must not raise: an exception from it is a bug and ends the producer.
+        synchronous and must not raise: an exception from it is a bug and ends the producer, when every other delivery
+        that ended with this one is settled and told.
         """
 
     # What the producer's insides use.
 
     @abstractmethod
-    def watch(self) -> None:
-        """See to it that the waiter is woken."""
+    def watch(self) -> bool:
+        """See to it that the waiter is woken; False where nothing is open any more."""
 
     @abstractmethod
     def end(self, reason: str, indices: Iterable[int] | None = None) -> None:
@@ -236,14 +256,19 @@ class Single(Delivery, gc=False, eq=False):
                 fn(0, self._spelled(home.resolution))
             return
         self.fn = fn
-        self.watch()
-
-    def watch(self) -> None:
-        """As in the base."""
         if not self.watched:
             self.watched = True
-            assert self.home is not None
-            self.home.watch(self)
+            home.watch(self)
+
+    def watch(self) -> bool:
+        """As in the base."""
+        home = self.home
+        if self.outcome is not None or home is None or home.resolution is not None:
+            return False
+        if not self.watched:
+            self.watched = True
+            home.watch(self)
+        return True
 
     def end(self, reason: str, indices: Iterable[int] | None = None) -> None:
         """As in the base."""
@@ -264,14 +289,15 @@ class Single(Delivery, gc=False, eq=False):
 
     def told(self, resolution: Resolution) -> bool:
         """Its home has ended; returns whether `report` is to follow."""
-        self.wake()
+        if self.task is not None:
+            self.wake()
         return self.fn is not None
 
     def report(self, resolution: Resolution) -> None:
         """Tell ``on_resolved``, when all of the batch is settled: it may take back others."""
         fn, self.fn = self.fn, nothing_to_tell
         if fn is not None and isinstance(self.outcomes[0], Unknown):
-            fn(0, self._spelled(resolution))
+            self.tally.tell(fn, 0, self._spelled(resolution))
 
     def fail_one(self, position: int, outcome: NotSent) -> bool:
         """End it while its batch goes on: a broker named it. Returns whether it was still waited for."""

@@ -2,8 +2,9 @@
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from kafka_client import Delivered, Delivery, NotSent, ProducerConfig, Record, Unknown, open_producer
+from kafka_client import Delivered, Delivery, NotSent, Outcome, ProducerConfig, Record, Unknown, open_producer
 from kafka_client.testing import open_fake_cluster
 
 #: Small enough for two records; whatever is queued ends soon.
@@ -58,3 +59,95 @@ async def test_on_resolved_that_produces_to_a_new_topic_ends_the_producer(autoju
             await dead[0].wait()
             assert isinstance(dead[0].outcomes[0], Delivered)
             assert cluster.values("dead") == [b"letter"]
+
+
+def explode(index: int, outcome: Outcome) -> None:
+    """An ``on_resolved`` with a bug."""
+    raise ZeroDivisionError("a bug in a callback")
+
+
+async def watched(delivery: Delivery, woken: list[Delivery]) -> None:
+    """Wait as somebody who does not live in the producer's block: its end does not cancel this."""
+    with trio.move_on_after(1000) as scope:
+        await delivery.wait()
+    if not scope.cancelled_caught:
+        woken.append(delivery)
+
+
+async def test_waiter_hangs_after_an_on_resolved_raised_while_closing(autojump_clock) -> None:
+    """What came after it in the order of partitions and batches was never settled."""
+    woken: list[Delivery] = []
+    others: list[Delivery] = []
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=True):
+            async with open_fake_cluster(topics={"events": 2}) as cluster:
+                config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers)
+                async with open_producer(config, connector=cluster.connector) as producer:
+                    for partition in range(2):
+                        await producer.send(Record("events", b"warm", partition=partition))
+                    cluster.faults.delay(600.0, times=9)
+                    broken = producer.delivery([Record("events", b"a", partition=0)])
+                    together = producer.delivery([Record("events", b"b", partition=n % 2) for n in range(2)])
+                    broken.on_resolved(explode)
+                    await wait_all_tasks_blocked()
+                    queued = producer.delivery([Record("events", b"q", partition=1)] * 3)
+                    others += [together, queued]
+                    for delivery in others:
+                        outside.start_soon(watched, delivery, woken)
+                    await wait_all_tasks_blocked()
+                    broken.withdraw()
+                    await producer.close(0)
+    assert sorted(map(id, woken)) == sorted(map(id, others))
+    assert together.outcomes == [Unknown("closed")] * 2
+    assert queued.outcomes == [NotSent("closed")] * 3
+    statistics = producer.statistics()
+    assert statistics.in_flight_bytes == statistics.in_flight_batches == statistics.queue_bytes == 0
+
+
+async def test_waiter_hangs_where_every_on_resolved_has_the_same_bug(autojump_clock) -> None:
+    """It raised in a sender's task, and again while the rest was being settled."""
+    woken: list[Delivery] = []
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(ZeroDivisionError, ZeroDivisionError, flatten_subgroups=True, allow_unwrapped=False):
+            async with open_fake_cluster(topics={"events": 3}) as cluster:
+                config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers, linger_s=0.0)
+                async with open_producer(config, connector=cluster.connector) as producer:
+                    for partition in range(3):
+                        await producer.send(Record("events", b"warm", partition=partition))
+                    cluster.faults.delay(1.0, times=1)
+                    cluster.faults.delay(60.0, times=5)
+                    deliveries = []
+                    for partition in range(3):
+                        deliveries.append(producer.delivery([Record("events", b"a", partition=partition)]))
+                        await wait_all_tasks_blocked()
+                    for delivery in deliveries[:2]:
+                        delivery.on_resolved(explode)
+                        delivery.withdraw()
+                    outside.start_soon(watched, deliveries[2], woken)
+                    await trio.sleep_forever()
+    assert woken == [deliveries[2]]
+    assert isinstance(deliveries[2].outcomes[0], Delivered | Unknown)
+    assert producer.statistics().in_flight_bytes == 0
+
+
+async def test_records_are_lost_from_sight_when_an_on_resolved_raises_between_two_batches(autojump_clock) -> None:
+    """A partition gave two batches up in one step; the first's ``fn`` raised, the second was in no list."""
+    woken: list[Delivery] = []
+    async with trio.open_nursery() as outside:
+        with pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True):
+            async with open_fake_cluster(topics={"events": 1}) as cluster:
+                config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers, linger_s=0.0)
+                async with open_producer(config, connector=cluster.connector) as producer:
+                    await producer.send(Record("events", b"warm"))
+                    cluster.faults.drop_answer(times=2)
+                    cluster.faults.fail(45, times=9)
+                    deliveries = []
+                    for _ in range(2):
+                        deliveries.append(producer.delivery([Record("events", b"a")]))
+                        await wait_all_tasks_blocked()
+                    deliveries[0].on_resolved(explode)
+                    deliveries[0].withdraw()
+                    outside.start_soon(watched, deliveries[1], woken)
+                    await trio.sleep(100)
+    assert woken == [deliveries[1]]
+    assert isinstance(deliveries[1].outcomes[0], Unknown)

@@ -279,6 +279,8 @@ class Disturber:
         """
         cluster, books = self._stage.cluster, self._stage.books
         number = self._number(leader)
+        if number == partition.leader:
+            number = self._number(leader + 1)
         if cluster.topics.get(topic.name) is topic and partition.replication_held and number != partition.leader:
             before = partition.log.end_offset
             cluster.move_leader(topic.name, partition.index, number, lose_unreplicated=not self._said_duplicate)

@@ -203,7 +203,13 @@ _setup = st.builds(
 
 def _rare(codes: Sequence[int]) -> Any:
     """To whatever comes next, so that the answer is not lost."""
-    return st.builds(Answer, code=st.sampled_from(codes), skip=_skip)
+    return st.builds(
+        Answer,
+        code=st.sampled_from(codes),
+        times=st.sampled_from((1, 1, 2, 6)),
+        skip=_skip,
+        named=st.sampled_from(((), (0,), (1,))),
+    )
 
 
 @st.composite

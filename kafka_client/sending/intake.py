@@ -64,7 +64,7 @@ class Intake:
             TypeError, ValueError: it cannot be encoded.
         """
         now = self._clock()
-        value, key, headers, partition = record.value, record.key, record.headers, record.partition
+        value, key, headers = record.value, record.key, record.headers
         tail: bytes
         plain = key is None and not headers and value.__class__ is bytes and len(value) < PLAIN_VALUES_BELOW_BYTES
         if plain:
@@ -78,23 +78,25 @@ class Intake:
             stamp = self._stamp if now < self._stamped_until else self._read_stamp(now)
         else:
             check_timestamp(stamp)
-        route = NO_ROUTE if key is None and partition is None else route_of(record)
-        cost = size + RECORD_COST_BYTES
+        route = NO_ROUTE if key is None and record.partition is None else route_of(record)
         deadline = now + self._timeout_s
         topic = self._topics.get(record.topic)
         if topic is None or not topic.partitions or size > self._record_max or self.closed:
             return self._one_slowly(record, route, stamp, deadline)
-        if not self._budget.try_take(cost):
+        if not self._budget.try_take(size + RECORD_COST_BYTES):
             return self._one_waits(record, route, stamp, deadline)
         sticky = topic.sticky
         if route == NO_ROUTE and sticky.room > 0:
             sticky.room -= size
-            return topic.partitions[sticky.partition].enqueue_one(
-                tail, size, plain, stamp, deadline, self._tally, now, False
-            )
-        return topic.partition_of(route, size).enqueue_one(
-            tail, size, plain, stamp, deadline, self._tally, now, route >= 0
-        )
+            partition = topic.partitions[sticky.partition]
+        else:
+            partition = topic.partition_of(route, size)
+        queue = partition.queue
+        segment = queue.last
+        single = queue.put(tail, size, plain, stamp, deadline, self._tally, route >= 0)
+        if not partition.announced or queue.last is not segment:
+            partition.enqueued_one(now)
+        return single
 
     def _one_slowly(self, record: Record, route: int, stamp: int, deadline: float) -> Delivery:
         """Where something stands in the way: it is refused, or waits for metadata or for the budget."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.delivery import FOREVER_S, Single, Tally
+from kafka_client.buffer.delivery import FOREVER_S
 from kafka_client.buffer.queue import RecordQueue
 from kafka_client.buffer.run import Run
 from kafka_client.buffer.segment import Parcel
@@ -79,26 +79,12 @@ class PartitionState:
 
     # What comes in.
 
-    def enqueue_one(
-        self,
-        tail: bytes,
-        size: int,
-        plain: bool,
-        timestamp_ms: int,
-        deadline: float,
-        tally: Tally,
-        now: float,
-        explicit: bool,
-    ) -> Single:
-        """Queue one record, as a delivery of its own, whose bytes the budget has admitted."""
-        queue = self.queue
-        before = queue.last
-        single = queue.put(tail, size, plain, timestamp_ms, deadline, tally, explicit)
+    def enqueued_one(self, now: float) -> None:
+        """One record was put into `queue`; to be called if it began a segment, or while not `announced`."""
         if not self.announced:
             self.announce(now)
-        elif queue.last is not before and self.outbox is not None and queue.holds_a_batch:
+        elif self.outbox is not None and self.queue.holds_a_batch:
             self.outbox.urge()
-        return single
 
     def enqueue(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool, now: float) -> None:
         """Queue a run whose bytes the budget has admitted."""

@@ -130,7 +130,8 @@ class Lab:
         deadline = self.now + self.office.config.delivery_timeout_s
         assert self.budget.try_take(size + RECORD_COST_BYTES * count)
         if count == 1:
-            delivery = into.enqueue_one(tails[0], size, False, 1000, deadline, self.tally, self.now, False)
+            delivery = into.queue.put(tails[0], size, False, 1000, deadline, self.tally, False)
+            into.enqueued_one(self.now)
         else:
             delivery = Bulk(deadline, self.tally, None, None, count, count, [])
             delivery.parts = [Part(delivery, range(count), 1000, count)]

@@ -7,6 +7,7 @@ Invariants: every record is in exactly one part, or has its outcome in ``named``
 without an outcome, and the sum of its parts' ``open``.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -28,6 +29,8 @@ class Bulk(Delivery, gc=False, eq=False):
     named: dict[int, NotSent | Unknown] | None = None
     """Outcomes that single records were given."""
     spelled: list[Outcome | None] | None = None
+    done: int = 0
+    """Before this place among ``parts`` nothing is left to report."""
 
     def __len__(self) -> int:
         return self.count
@@ -62,7 +65,7 @@ class Bulk(Delivery, gc=False, eq=False):
         for part in tuple(self.parts):
             if part.home is not None and part.home.resolution is not None:
                 self._report(part, part.home.resolution, fn)
-        self._forget_fn()
+        self.forget_fn()
 
     def watch(self) -> bool:
         """As in the base; its runs are told in any case."""
@@ -78,6 +81,7 @@ class Bulk(Delivery, gc=False, eq=False):
     def replace(self, part: Part, others: Sequence[Part]) -> None:
         """Put others in the place of a run that was cut up by partition."""
         self.parts = [*others, *(other for other in self.parts if other is not part)]
+        self.done = 0
         part.delivery = None
         part.home = None
         part.open = 0
@@ -98,7 +102,7 @@ class Bulk(Delivery, gc=False, eq=False):
 
     def end(self, reason: str, indices: Iterable[int] | None = None) -> None:
         """As in the base."""
-        wanted = None if indices is None else set(indices)
+        wanted = None if indices is None else sorted(set(indices))
         parts: list[Part] = []
         # Again if what came back let other runs of it in, which cuts them up: by partition, or where a batch is full.
         while self.open and self.parts != parts:
@@ -107,13 +111,12 @@ class Bulk(Delivery, gc=False, eq=False):
                 if part.open:
                     self.end_part(part, reason, wanted)
 
-    def end_part(self, part: Part, reason: str, wanted: set[int] | None = None) -> None:
+    def end_part(self, part: Part, reason: str, wanted: Sequence[int] | None = None) -> None:
         """As `end`, for one run."""
         home = part.home
         assert home is not None, "an open run without a home"
         if wanted is not None:
-            named = self.named or ()
-            positions = [j for j, index in enumerate(part.indices) if index in wanted and index not in named]
+            positions = self._positions(part, wanted)
             if not positions:
                 return
             if len(positions) < part.open:
@@ -129,10 +132,21 @@ class Bulk(Delivery, gc=False, eq=False):
         if isinstance(outcome, NotSent):
             part.home = None
             part.delivery = None
-            if self.fn is not None:
-                self._forget_fn()
         self._settled(count)
+        if self.fn is not None:
+            self.forget_fn()
         home.released()
+
+    def _positions(self, part: Part, wanted: Sequence[int]) -> list[int]:
+        """Where in the run the open ones among these are; both are sorted. A run may be far longer than they are."""
+        indices, named = part.indices, self.named or ()
+        first, last = indices[0], indices[-1]
+        positions = []
+        for index in wanted[bisect_left(wanted, first) : bisect_right(wanted, last)]:
+            position = bisect_left(indices, index)
+            if indices[position] == index and index not in named:
+                positions.append(position)
+        return positions
 
     def part_ended(self, part: Part, resolution: Resolution) -> bool:
         """The home of this run has ended; returns whether `report` is to follow."""
@@ -148,7 +162,7 @@ class Bulk(Delivery, gc=False, eq=False):
         part.delivery = None
         if self.fn is not None:
             self._report(part, resolution, partial(self.tally.tell, self.fn))
-            self._forget_fn()
+            self.forget_fn()
 
     def fail_one(self, part: Part, position: int, outcome: NotSent) -> bool:
         """Give one record of a run an outcome of its own (a broker named it); the rest of the run goes on.
@@ -190,12 +204,17 @@ class Bulk(Delivery, gc=False, eq=False):
             if isinstance(told, Unknown):
                 fn(index, outcome_at(part, resolution, j))
 
-    def _forget_fn(self) -> None:
+    def forget_fn(self) -> None:
         """It may refer to this delivery. Kept while a run is open, or ended and about to be reported."""
-        if all(
-            part.delivery is None and (part.home is None or part.home.resolution is not None) for part in self.parts
-        ):
-            self.fn = nothing_to_tell
+        if self.open:
+            return
+        parts = self.parts
+        while self.done < len(parts):
+            part = parts[self.done]
+            if part.delivery is not None or (part.home is not None and part.home.resolution is None):
+                return
+            self.done += 1
+        self.fn = nothing_to_tell
 
     def __repr__(self) -> str:
         return f"<Delivery of {self.count}, {self.open} unsettled{', waited for' if self.task else ''}>"

@@ -89,31 +89,40 @@ class RecordQueue:
 
     def put_parcel(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool) -> None:
         """Queue a run whose records, none of them taken back, lay elsewhere; it is cut where a segment is full."""
-        while self.last.room < size + RECORD_OVERHEAD_MAX_BYTES * len(tails):
-            fitting = self._fitting(tails, plain)
-            if fitting == 0:
-                self.open_segment()
-                fitting = max(1, self._fitting(tails, plain))
-            if fitting >= len(tails):
-                break
+        if size + RECORD_OVERHEAD_MAX_BYTES * len(tails) <= self.last.room:
+            self.last.put(run, tails, size, plain)
+            return
+        sizes = _sizes(tails, plain)
+        ends = self._cuts(sizes)
+        pieces = [run]
+        if len(ends) > 1:
             assert isinstance(run, Part)
-            front, front_tails = run, tails[:fitting]
-            run, tails = front.split(fitting), tails[fitting:]
-            front_size = sum(_sizes(front_tails, plain))
-            self.last.put(front, front_tails, front_size, plain)
-            size -= front_size
-        self.last.put(run, tails, size, plain)
+            pieces += run.cut(ends[:-1])
+        begin = 0
+        for piece, end in zip(pieces, ends, strict=True):
+            size = sum(sizes[begin:end])
+            if size + RECORD_OVERHEAD_MAX_BYTES * (end - begin) > self.last.room:
+                self.open_segment()
+            self.last.put(piece, tails[begin:end], size, plain)
+            begin = end
+
+    def _cuts(self, sizes: Sequence[int]) -> list[int]:
+        """The ends of pieces that fit into what room the last segment has, and into new ones."""
+        needs = list(accumulate([size + RECORD_OVERHEAD_MAX_BYTES for size in sizes]))
+        first = bisect_right(needs, self.last.room)
+        ends = [first] if first else []
+        begin = first
+        while begin < len(sizes):
+            before = needs[begin - 1] if begin else 0
+            begin = max(begin + 1, bisect_right(needs, before + self.segment_bytes, begin))
+            ends.append(begin)
+        return ends
 
     def open_segment(self) -> Segment:
         """The last one is full: begin another."""
         segment = self.last = Segment(self, self.segment_bytes)
         self.segments.append(segment)
         return segment
-
-    def _fitting(self, tails: Sequence[bytes | None], plain: bool) -> int:
-        """How many of these fit into the last segment."""
-        needs = accumulate([size + RECORD_OVERHEAD_MAX_BYTES for size in _sizes(tails, plain)])
-        return bisect_right(list(needs), self.last.room)
 
     # The keeper of its segments.
 

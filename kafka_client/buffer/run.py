@@ -161,21 +161,40 @@ class Part(msgspec.Struct, gc=False, eq=False):
         if self.routes is not None:
             self.routes = [self.routes[j] for j in positions]
 
-    def split(self, position: int) -> "Part":
-        """Cut before this position; self keeps the front, the rest comes back as a new run of the same delivery.
+    def cut(self, positions: Sequence[int]) -> "list[Part]":
+        """Cut before these positions, which rise; self keeps the front, the rest comes back as runs of its delivery.
 
-        Only for a dense run. Open records are counted on the side they are on. The rest has no home yet.
+        Only for a dense run. Open records are counted on the side they are on. The new runs have no home yet.
         """
         delivery = self.delivery
         assert delivery is not None
-        rest = self.piece(range(position, len(self.indices)))
-        rest.outcome = self.outcome
-        if self.outcome is not None:
-            rest.open = 0
-        self.open -= rest.open
-        self.keep(range(position))
-        delivery.parts.append(rest)
+        rest = []
+        for begin, end in zip(positions, (*positions[1:], len(self.indices)), strict=True):
+            run = self._stretch(begin, end)
+            run.outcome = self.outcome
+            if self.outcome is not None:
+                run.open = 0
+            self.open -= run.open
+            rest.append(run)
+        stamps, routes, end = self.timestamps, self.routes, positions[0]
+        self.indices = self.indices[:end]
+        self.timestamps = stamps if isinstance(stamps, int) else stamps[:end]
+        self.routes = None if routes is None else routes[:end]
+        delivery.parts += rest
         return rest
+
+    def _stretch(self, begin: int, end: int) -> "Part":
+        """As `piece`, for neighbours."""
+        assert self.delivery is not None
+        stamps, routes = self.timestamps, self.routes
+        indices = self.indices[begin:end]
+        return Part(
+            self.delivery,
+            indices,
+            stamps if isinstance(stamps, int) else stamps[begin:end],
+            len(indices) - self.delivery.named_among(indices),
+            None if routes is None else routes[begin:end],
+        )
 
     def piece(self, positions: Sequence[int]) -> "Part":
         """A new run of the records at these positions, not known to the delivery yet."""
@@ -212,6 +231,12 @@ class Part(msgspec.Struct, gc=False, eq=False):
         """Give one record an outcome of its own; the caller removes it from the run afterwards. See `Bulk.fail_one`."""
         assert self.delivery is not None
         return self.delivery.fail_one(self, position, outcome)
+
+    def leave(self) -> None:
+        """Forget its home and delivery: each of its records has an outcome of its own."""
+        delivery, self.delivery, self.home, self.indices = self.delivery, None, None, ()
+        if delivery is not None and delivery.fn is not None:
+            delivery.forget_fn()
 
     def __repr__(self) -> str:
         return f"<Part of {len(self.indices)}, {self.open} open, outcome={self.outcome!r}>"

@@ -279,7 +279,7 @@ class Parcel:
     def release_some(self, run: Part, positions: Sequence[int], reason: str) -> NotSent:
         """Take these records out; the rest keeps its place."""
         assert self.keeper is not None
-        tails = list(self.tails)
+        tails = self.tails if isinstance(self.tails, list) else list(self.tails)
         cost = RECORD_COST_BYTES * len(positions)
         for position in positions:
             tail = tails[position]

@@ -263,12 +263,13 @@ class SealedBatch:
 
     def release(self, run: Run, reason: str) -> Unknown:
         """Detach a run: its caller is gone, its records are not."""
-        self._detach(run, run.open)
+        self._detach(run.open, self._share(run, run.open))
         return _unknown(reason)
 
     def release_some(self, run: Part, positions: Sequence[int], reason: str) -> Unknown:
         """Detach some records of a run."""
-        self._detach(run, len(positions))
+        tails, first = self.segment.tails, run.first
+        self._detach(len(positions), sum([len(tails[first + position] or b"") for position in positions]))
         return _unknown(reason)
 
     def released(self) -> None:
@@ -288,26 +289,27 @@ class SealedBatch:
         """Take over the runs of a batch that this one is made of, with what of them nobody waits for."""
         self.segment.adopt(runs)
         for run in runs:
-            if run.outcome is not None:
-                self._count_detached(run, run.count)
-            elif run.open < run.count:
-                self._count_detached(run, run.count - run.open)
+            detached = run.count if run.outcome is not None else run.count - run.open
+            self._count_detached(detached, self._share(run, detached))
         if self.detached == self.count:
             self._account.detached_batches += 1
 
-    def _detach(self, run: Run, count: int) -> None:
+    def _detach(self, count: int, size: int) -> None:
         before = self.detached
         self._account.unknown_total += count
-        self._count_detached(run, count)
+        self._count_detached(count, size)
         if before < self.count == self.detached:
             self._account.detached_batches += 1
 
-    def _count_detached(self, run: Run, count: int) -> None:
-        # Bytes of a part of a run are taken as its share: exact ones would cost a look at every record.
-        size = (
-            sum([len(tail) for tail in self.segment.tails[run.first : run.first + run.count] if tail]) if count else 0
-        )
-        size = size * count // max(1, run.count) + RECORD_COST_BYTES * count
+    def _share(self, run: Run, count: int) -> int:
+        """The bytes of so many of the run's records, were all of them alike."""
+        if count == 0:
+            return 0
+        size = sum([len(tail) for tail in self.segment.tails[run.first : run.first + run.count] if tail])
+        return size * count // run.count
+
+    def _count_detached(self, count: int, size: int) -> None:
+        size += RECORD_COST_BYTES * count
         self.detached += count
         self.detached_bytes += size
         self._account.detached_records += count

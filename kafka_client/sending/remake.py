@@ -85,9 +85,7 @@ def without(
                 run.keep([j for j in range(run.count) if run.first + j not in left_out])
             runs.append(run)
         elif isinstance(run, Part):
-            run.home = None
-            run.delivery = None
-            run.indices = ()
+            run.leave()
     account.count_end(outcome, told, late)
     _end_unsettled(batch)
     stay = [j for j in range(batch.count) if j not in left_out]
@@ -110,9 +108,8 @@ def _cut(runs: Sequence[Run], middle: int) -> tuple[list[Run], list[Run]]:
             front.append(run)
         else:
             assert isinstance(run, Part)
-            rest = run.split(middle - run.first)
+            back += run.cut([middle - run.first])
             front.append(run)
-            back.append(rest)
     return front, back
 
 

@@ -1,5 +1,7 @@
 """What a producer is used for at its limits, and from inside its own callbacks; each test is named by a symptom."""
 
+import time
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -151,3 +153,54 @@ async def test_records_are_lost_from_sight_when_an_on_resolved_raises_between_tw
                     await trio.sleep(100)
     assert woken == [deliveries[1]]
     assert isinstance(deliveries[1].outcomes[0], Unknown)
+
+
+async def cpu_s(count: int, use: str) -> float:
+    """CPU seconds of one use of a bulk delivery of so many records; the producer has cost its own before."""
+    small = use in ("queue in small segments", "take back with on_resolved")
+    sizes = {"batch_max_bytes": 2_000, "record_max_bytes": 2_000} if small else {}
+    async with open_fake_cluster(topics={"events": 1}) as cluster:
+        config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers, **sizes)  # type: ignore[arg-type]
+        async with open_producer(config, connector=cluster.connector) as producer:
+            await producer.send(Record("events", b"warm"))
+            if use == "take back one by one, sealed":
+                cluster.faults.delay(100.0, times=9)
+            records = [Record("events", b"x" * (400 if use == "take back with on_resolved" else 100))] * count
+            started = time.process_time()
+            delivery = producer.delivery(records)
+            if use == "queue in small segments":
+                taken = time.process_time() - started
+                delivery.withdraw()
+                return taken
+            if use == "take back with on_resolved":
+                delivery.on_resolved(lambda index, outcome: None)
+                started = time.process_time()
+                delivery.withdraw()
+                return time.process_time() - started
+            if use == "take back one by one, sealed":
+                await trio.sleep(1)
+            started = time.process_time()
+            for index in range(count):
+                delivery.withdraw([index])
+            taken = time.process_time() - started
+            kind = Unknown if use == "take back one by one, sealed" else NotSent
+            assert isinstance(delivery.outcomes[0], kind)
+            assert delivery.unsettled == 0
+            return taken
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "queue in small segments",
+        "take back with on_resolved",
+        "take back one by one, queued",
+        "take back one by one, sealed",
+    ],
+)
+async def test_large_bulk_delivery_holds_everybody_up(use: str, autojump_clock) -> None:
+    """Quadratic: eight times the records took up to 64 times as long, in one synchronous call each, or together."""
+    small, large = 2_500, 20_000
+    few = min([await cpu_s(small, use) for _ in range(3)])
+    many = min([await cpu_s(large, use) for _ in range(2)])
+    assert many < 24 * max(few, 0.002)

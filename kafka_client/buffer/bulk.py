@@ -50,7 +50,7 @@ class Bulk(Delivery, gc=False, eq=False):
             if self.open:
                 return outcomes
             self.spelled = outcomes
-        return self.spelled
+        return self.spelled.copy()  # the caller's to change; ours are given once
 
     @property
     def unsettled(self) -> int:

@@ -124,6 +124,8 @@ class Intake:
         Raises:
             TypeError, ValueError: one that cannot be encoded; nothing was queued then.
         """
+        if not isinstance(records, Sequence):
+            raise TypeError(f"records: a sequence, not {type(records).__name__}: outcomes come in its order")
         now = self._clock()
         count = len(records)
         tails: list[bytes]

@@ -47,7 +47,6 @@ __all__ = [
     "encode_batch",
     "encode_record_tail",
     "plain_size",
-    "record_bytes_bound",
     "record_key",
     "renumber_batch",
 ]
@@ -102,9 +101,17 @@ bytes(4 * 1024 * 1024)
 
 
 def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers = ()) -> bytes:
-    """The part of a record that depends on nothing but itself. Headers may repeat a name and keep their order."""
+    """The part of a record that depends on nothing but itself. Headers may repeat a name and keep their order.
+
+    Raises:
+        TypeError: key, value or a header's content is no buffer of bytes, or a header's name no str.
+    """
+    if value is not None and value.__class__ is not bytes:
+        _check_bytes(value)
     if key is None and value is not None and not headers and len(value) < _LENGTHS_KEPT:
         return b"%b%b\x00" % (_NO_KEY_PREFIXES[len(value)], value)
+    if key is not None and key.__class__ is not bytes:
+        _check_bytes(key)
     head = _NULL if key is None else _length(len(key)) + key
     body = _NULL if value is None else _length(len(value)) + value
     if not headers:
@@ -115,9 +122,19 @@ def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers 
         if content is None:
             parts.append(_NULL)
         else:
+            if content.__class__ is not bytes:
+                _check_bytes(content)
             parts.append(_length(len(content)))
             parts.append(content)
     return b"".join(parts)
+
+
+def _check_bytes(content: object) -> None:
+    """Its length is taken for its size: items wider than a byte would make a record that no broker can read."""
+    if not isinstance(content, bytes | bytearray):
+        with memoryview(content) as view:  # type: ignore[arg-type]  # TypeError is what is asked for
+            if view.itemsize != 1 or view.ndim != 1:
+                raise TypeError(f"a buffer of bytes, not of {view.ndim} dimensions with items of {view.itemsize} bytes")
 
 
 def plain_size(value: bytes) -> int:
@@ -137,11 +154,6 @@ def record_key(tail: bytes) -> bytes | None:
         shift += 7
     size = (value >> 1) ^ -(value & 1)
     return None if size < 0 else tail[at : at + size]
-
-
-def record_bytes_bound(tail: bytes) -> int:
-    """An upper bound of what the record takes in a batch, before compression."""
-    return len(tail) + RECORD_OVERHEAD_MAX_BYTES
 
 
 def encode_batch(
@@ -249,6 +261,8 @@ def _length(length: int) -> bytes:
 
 
 def _header_name(name: str) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"header name: a str, not {type(name).__name__}")
     encoded = name.encode()
     prefixed = varint_bytes(len(encoded)) + encoded
     if len(_HEADER_NAMES) < _HEADER_NAMES_KEPT:  # programs use few names; a bound against those that make them up

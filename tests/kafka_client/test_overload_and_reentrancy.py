@@ -1,6 +1,7 @@
 """What a producer is used for at its limits, and from inside its own callbacks; each test is named by a symptom."""
 
 import time
+from array import array
 
 import pytest
 import trio
@@ -204,3 +205,60 @@ async def test_large_bulk_delivery_holds_everybody_up(use: str, autojump_clock) 
     few = min([await cpu_s(small, use) for _ in range(3)])
     many = min([await cpu_s(large, use) for _ in range(2)])
     assert many < 24 * max(few, 0.002)
+
+
+WIDE = array("I", [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("events", WIDE),  # type: ignore[arg-type]
+        Record("events", memoryview(WIDE)),  # type: ignore[arg-type]
+        Record("events", b"v", key=memoryview(WIDE)),  # type: ignore[arg-type]
+        Record("events", b"v", headers=[("n", memoryview(WIDE))]),  # type: ignore[list-item]
+        Record("events", b"v", headers=[(b"n", b"v")]),  # type: ignore[list-item]
+        Record("events", b"v", headers=[(1, b"v")]),  # type: ignore[list-item]
+    ],
+    ids=["array", "memoryview", "key", "header", "bytes for a header's name", "int for a header's name"],
+)
+async def test_one_wrong_record_makes_a_batch_that_no_broker_can_read(record: Record, autojump_clock) -> None:
+    """The length of a buffer of wide items was taken for its size: the others of its batch were refused with it."""
+    async with open_fake_cluster(topics={"events": 1}) as cluster:
+        config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers)
+        async with open_producer(config, connector=cluster.connector) as producer:
+            for records in ([record], [record, Record("events", b"good")]):
+                with pytest.raises(TypeError):
+                    producer.delivery(records)
+            assert producer.statistics().queue_bytes == 0
+            narrow = Record("events", memoryview(b"narrow"))  # type: ignore[arg-type]
+            assert isinstance(await producer.send(narrow), Delivered)
+            assert cluster.values("events") == [b"narrow"]
+
+
+async def test_records_without_an_order_are_taken_sometimes(autojump_clock) -> None:
+    """A set of one raised and a set of two was sent; a withdrawal of what is no index leaves all as it was."""
+    async with open_fake_cluster(topics={"events": 1}) as cluster:
+        config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers)
+        async with open_producer(config, connector=cluster.connector) as producer:
+            records = [Record("events", b"1"), Record("events", b"2")]
+            for several in (set(records[:1]), set(records), iter(records)):
+                with pytest.raises(TypeError):
+                    producer.delivery(several)  # type: ignore[arg-type]
+            delivery = producer.delivery(records)
+            with pytest.raises(TypeError):
+                delivery.withdraw([0, []])  # type: ignore[list-item]
+            assert delivery.unsettled == 2
+            await delivery.wait()
+            assert cluster.values("events") == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_outcome_that_was_given_changes_when_the_callers_list_does(count: int, autojump_clock) -> None:
+    async with open_fake_cluster(topics={"events": 1}) as cluster:
+        config = ProducerConfig(bootstrap_servers=cluster.bootstrap_servers)
+        async with open_producer(config, connector=cluster.connector) as producer:
+            delivery = producer.delivery([Record("events", b"1")] * count)
+            await delivery.wait()
+            delivery.outcomes.clear()
+            assert [type(outcome) for outcome in delivery.outcomes] == [Delivered] * count

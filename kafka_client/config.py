@@ -41,7 +41,7 @@ class ProducerConfig:
     """The only mode; here for those who look for it. Without all in-sync replicas no outcome could be told (KIP-98)."""
 
     compression: Compression = "zstd"
-    compression_min_bytes: int = 1 * KIB
+    compression_min_bytes: int = 16 * KIB
     """A batch smaller than this is sent as it is: a compressor would cost more than it saves."""
     batch_max_bytes: int = 512 * KIB
     """A sealed batch's records, uncompressed. A single larger record travels alone, up to ``record_max_bytes``."""

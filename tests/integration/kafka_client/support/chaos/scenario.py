@@ -172,7 +172,10 @@ class Scenario:
             reconnects=self.seen.reconnects,
             epoch_bumps=statistics.epoch_bumps_total,
             seconds=seconds,
-            codes=" ".join(f"{'lost' if code is None else code}×{count}" for code, count in sorted(self.seen.codes.items(), key=str)),
+            codes=" ".join(
+                f"{'lost' if code is None else code}×{count}"
+                for code, count in sorted(self.seen.codes.items(), key=str)
+            ),
         )
         self.rows.append(row)
         return row

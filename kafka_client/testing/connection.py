@@ -8,6 +8,7 @@ real broker, a request whose answer waits for replicas holds up everything behin
 the *network* lets later requests be served meanwhile.
 """
 
+import math
 import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,11 @@ class Connection:
         self._read_scope = trio.CancelScope()
         self._answers: deque[_Answer] = deque()
         self._answers_changed = trio.Event()
-        self._throttled_until = -1.0
+        self._throttled = (math.inf, math.inf)
+        """When the client was told of a throttle, and when that is over."""
+        self._read_at = -math.inf
+        self._arrived_at = -math.inf
+        """When the bytes read last had come at the earliest: they may have waited for an earlier request."""
         self._reset = False
 
     def __repr__(self) -> str:
@@ -128,7 +133,10 @@ class Connection:
             data: bytes | bytearray | None = None
             idle_until = trio.current_time() + self.cluster.max_idle_s
             with trio.CancelScope(deadline=idle_until) as self._read_scope:
+                asked_at = trio.current_time()
                 data = await self._stream.receive_some(allowance)
+                now = trio.current_time()
+                self._arrived_at, self._read_at = now if now > asked_at else self._read_at, now
             if data is None and trio.current_time() >= idle_until:
                 return
             if data is None:  # the broker was paused meanwhile
@@ -159,7 +167,8 @@ class Connection:
             len(frame),
             header.client_id,
         )
-        if now < self._throttled_until:
+        told_at, until = self._throttled
+        if told_at < self._arrived_at < until:  # what crossed the answer is no fault of the client's
             seen.violations.append(f"connection {self.number}: {api.name} sent while throttled")
         seen.requests.append(request)
         low, high = self.cluster.versions[api]
@@ -224,7 +233,6 @@ class Connection:
         correlation_id = header.correlation_id + plan.correlation_shift
         if plan.throttle_ms:
             answer = {**answer, "throttle_time": plan.throttle_ms}
-            self._throttled_until = trio.current_time() + plan.travel_s + plan.throttle_ms / 1000
         if plan.body is not None:
             return struct.pack(">i", correlation_id) + plan.body
         return encode_answer(api, header.version, correlation_id, answer, unknown_tags=plan.unknown_tags)
@@ -248,7 +256,9 @@ class Connection:
                 await self._write(answer)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the reader finds out by itself
-            answer.request.answered_at = trio.current_time()
+            now = answer.request.answered_at = trio.current_time()
+            if answer.plan.throttle_ms:
+                self._throttled = (now, now + answer.plan.throttle_ms / 1000)
             self._answers.popleft()
             self.cluster.changed()
 

@@ -213,6 +213,21 @@ async def test_sending_while_throttled_is_a_violation(
     assert len(cluster.seen.violations) == 1
 
 
+async def test_request_that_crosses_the_answer_that_throttles_is_no_violation(
+    client, batch: Batch, cluster: FakeCluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The answer was on its way, or its request was served so slowly that the next one lay unread."""
+    cluster.faults.throttle(2000)
+    cluster.faults.delay(1.0)
+    await client.stream.send_all(client.produce_request(batch([b"a"])))
+    await trio.sleep(0.5)
+    await client.stream.send_all(client.produce_request(batch([b"b"])))
+    for _ in range(2):
+        await client.receive_frame()
+    assert trio.current_time() >= 1.0
+    assert cluster.seen.violations == []
+
+
 async def test_refused_connects(cluster: FakeCluster, connect) -> None:
     cluster.faults.refuse_connects(broker=1, times=1)
     with pytest.raises(ConnectionRefusedError):

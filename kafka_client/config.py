@@ -3,7 +3,7 @@
 Owns: every bound, duration and size of the library, with its unit in its name. Refuses to know: files, environment
 variables, and anything of the collector.
 
-Invariant (kafka.md rule 8): ``produce_timeout_s < request_timeout_s < delivery_timeout_s``. None of them is ever
+Invariant: ``produce_timeout_s < request_timeout_s < delivery_timeout_s``. None of them is ever
 derived from a caller's deadline: giving a Kafka request up means closing its connection, which taints all that is in
 flight.
 """
@@ -114,7 +114,7 @@ class ProducerConfig:
             raise ConfigError("request_max_bytes: is smaller than record_max_bytes or batch_max_bytes")
 
 
-# The collector bounds sealed batches by number and waits for each (design rule 5).
+# The collector bounds sealed batches by number and waits for each.
 _MAY_BE_INFINITE = frozenset({"batch_timeout_s", "delivery_timeout_s"})
 _POSITIVE = (
     "batch_max_bytes",

@@ -23,7 +23,12 @@ from kafka_client.outcome import NotSent
 from .delivery import Delivery
 from .segment import SWEEP_MIN, Parcel
 
-__all__ = ["ByteBudget", "Waiting"]
+__all__ = ["ByteBudget", "Waiting", "reason_of"]
+
+
+def reason_of(reason: str, standing: Callable[[], str | None]) -> str:
+    """A standing operator-level error says more than that the time was over; a close is said as it is."""
+    return reason if reason == "closed" else standing() or reason
 
 
 class Waiting:
@@ -136,7 +141,7 @@ class ByteBudget:
 
     def reason(self, reason: str) -> str:
         """A standing operator-level error says more than that the time was over."""
-        return reason if reason == "closed" else self._standing() or reason
+        return reason_of(reason, self._standing)
 
     def not_sent(self, reason: str) -> NotSent:
         """One shared value per reason: a mass withdrawal makes no objects."""

@@ -22,7 +22,7 @@ from itertools import accumulate
 from kafka_client.outcome import NotSent
 from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES, encode_record_tail, plain_size
 
-from .budget import ByteBudget
+from .budget import ByteBudget, reason_of
 from .delivery import Single, Tally
 from .partitioner import routes_of_tails
 from .run import RECORD_COST_BYTES, Part, Run
@@ -162,7 +162,7 @@ class RecordQueue:
 
     def reason(self, reason: str) -> str:
         """A standing operator-level error says more than that the time was over."""
-        return reason if reason == "closed" else self._standing() or reason
+        return reason_of(reason, self._standing)
 
     # What goes out.
 
@@ -216,9 +216,6 @@ class RecordQueue:
         while (run := self.head()) is not None:
             run.end(reason)
 
-    def __len__(self) -> int:
-        return self.count
-
     def __repr__(self) -> str:
         return f"<RecordQueue of {self.count} records, {self.size_bytes} bytes in {len(self.segments)} segments>"
 
@@ -264,7 +261,7 @@ class Undealt:
 
     def not_sent(self, reason: str) -> NotSent:
         """The outcome of records that never had a partition."""
-        return self.budget.not_sent(reason if reason == "closed" else self._standing() or reason)
+        return self.budget.not_sent(reason_of(reason, self._standing))
 
     def released(self) -> None:
         """The bytes that came back may let others in."""

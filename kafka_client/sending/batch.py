@@ -5,9 +5,9 @@ partition's window) and sockets.
 
 Theory. From the seal on a batch is immutable: whoever is cancelled, the same records go out under the same (id, epoch,
 first sequence), because the broker recognises a repetition by its exact range only. The only change it ever sees is
-another identity or base sequence while it is *proved* not to be in the log (kafka.md rules 4, 4a, 9). *Tainted* means
-that some attempt may have been appended; it decides between NotSent and Unknown at a final failure and whether the
-range may be given back, never whether to retry.
+another identity or base sequence while answers *prove* that it is not in the log. *Tainted* means that some attempt may
+have been appended; it decides between NotSent and Unknown at a final failure and whether the range may be given back,
+never whether to retry.
 
 Invariants: a batch ends once; ``in_flight_bytes`` of the account is the sum of ``cost`` of the batches not ended.
 """

@@ -84,7 +84,7 @@ class Intake:
         if topic is None or not topic.partitions or size > self._record_max or self.closed:
             return self._one_slowly(record, route, stamp, deadline)
         if not self._budget.try_take(size + RECORD_COST_BYTES):
-            return self._one_waits(record, route, stamp, deadline)
+            return self._one_slowly(record, route, stamp, deadline)
         sticky = topic.sticky
         if route == NO_ROUTE and sticky.room > 0:
             sticky.room -= size
@@ -104,18 +104,12 @@ class Intake:
         tail = encode_record_tail(record.key, record.value, record.headers)
         if self.closed or len(tail) > self._record_max:
             return self._refused(1, deadline, "closed" if self.closed else _TOO_LARGE)
-        if not self._budget.try_take(len(tail) + RECORD_COST_BYTES):
-            return self._one_waits(record, route, stamp, deadline)
         single = Single(deadline, self._tally, None, None, None, 0, stamp)
         parcel = Parcel(record.topic, single, (tail,), len(tail), (route,))
-        self._dispatch.topic(record.topic).deal(parcel, self._clock())
-        return single
-
-    def _one_waits(self, record: Record, route: int, stamp: int, deadline: float) -> Delivery:
-        tail = encode_record_tail(record.key, record.value, record.headers)
-        single = Single(deadline, self._tally, None, None, None, 0, stamp)
-        parcel = Parcel(record.topic, single, (tail,), len(tail), (route,))
-        self._dispatch.stand_in_line(single, (parcel,), parcel.cost)
+        if self._budget.try_take(parcel.cost):
+            self._dispatch.topic(record.topic).deal(parcel, self._clock())
+        else:
+            self._dispatch.stand_in_line(single, (parcel,), parcel.cost)
         return single
 
     def many(self, records: Sequence[Record]) -> Delivery:

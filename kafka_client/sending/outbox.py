@@ -3,7 +3,7 @@
 Owns: the partitions with work, the requests without an answer, the gathering (linger) and the throttle. Refuses to
 know: sockets and tasks: a sender asks `next_request`, tells `answered` and `lost`, and sleeps until the alarm.
 
-Theory of the linger (design rule 4). With nothing in flight to the broker a record is sent at once: a quiet server
+Theory of the linger. With nothing in flight to the broker a record is sent at once: a quiet server
 adds no latency. With something in flight records gather until an answer comes, or `linger_s` is over, or a partition
 has a whole batch: under load the answers set the pace, and batches grow by themselves.
 

@@ -200,7 +200,7 @@ def encode_batch(
 def renumber_batch(batch: bytes, *, producer_id: int, producer_epoch: int, base_sequence: int) -> bytes:
     """The same batch under another producer id, epoch and first sequence; the records are not touched.
 
-    Only for a batch that is proved not to be in the log (kafka.md rules 4a and 9).
+    Only for a batch that is proved not to be in the log by answers.
     """
     head = bytearray(batch[:BATCH_OVERHEAD_BYTES])
     _PRODUCER.pack_into(head, _PRODUCER_OFFSET, producer_id, producer_epoch, base_sequence)

@@ -4,8 +4,8 @@ Owns: the connection for Produce, the pace of reconnecting. Refuses to know: wha
 means (the outbox).
 
 Invariant: between `Outbox.next_request`, which seals, and the connection's ``send_all`` nothing else runs: the
-connection is known to be open and is written by this task alone. From the seal on a record may be in the log (kafka.md
-rule 6); so un-sealing never happens.
+connection is known to be open and is written by this task alone. From the seal on a record may be in the
+log; so un-sealing never happens.
 
 A lost connection ends the connection's nursery by an exception that is caught here and nowhere else; everything written
 on it is tainted, and the pause before the next attempt has full jitter.

@@ -52,7 +52,7 @@ async def test_answers_reach_their_callbacks_in_order_though_cut_anywhere(config
         assert connection.in_flight == 0
 
 
-# Symptom 13 of kafka.md: correlation desync after a cancelled waiter.
+# Correlation desync after a cancelled waiter (kafka-python #1744, #1748; afkak #83).
 async def test_cancelled_exchange_keeps_its_place_and_the_next_answer_matches(
     config: ProducerConfig, peer: Any, empty_metadata: bytes
 ) -> None:

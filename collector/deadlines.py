@@ -4,7 +4,7 @@ Owns: every link (what must be shorter than what, and why) and every number that
 timeouts, Hypercorn's, the kernel's, the orchestrator's. Refuses to know: who enforces a number, and how a file of nginx
 looks.
 
-Invariant (design rule 9): no duration stands in two places. What others need is derived here from `Config`, so the
+Invariant: no duration stands in two places. What others need is derived here from `Config`, so the
 links between derived numbers hold by construction, and those between configured ones are judged by
 `DeadlineChain.problems`.
 
@@ -116,7 +116,7 @@ class DeadlineChain:
     listener_user_timeout_s: float
     """TCP_USER_TIMEOUT of the listening socket: a client that does not read."""
     broker_user_timeout_s: float
-    """TCP_USER_TIMEOUT of the sockets to the brokers: kafka.md rule 17."""
+    """TCP_USER_TIMEOUT of the sockets to the brokers; it also ends a peer that does not read."""
     orchestrator_grace_s: float
     """What Kubernetes or systemd must grant between SIGTERM and SIGKILL."""
 

@@ -1,7 +1,7 @@
 """Which phase of its life the process is in, and whether it wants new work.
 
 Owns: the phase, the readiness word, the hysteresis of the loop lag. Refuses to know: signals (`collector.run` turns
-them into calls here), Kafka (liveness never depends on it, design rule 8), sockets.
+them into calls here), Kafka (liveness never depends on it), sockets.
 
     starting ─▶ serving ─▶ leaving ─▶ draining ─▶ closed
                             │          └ the listener closes, websockets are told to go, what is in work ends

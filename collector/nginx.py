@@ -12,7 +12,7 @@ How it works:
   buffer, not the collector a reservation, and the client's clock starts when the body is complete. A body that stops
   half-way ends with nginx's ``client_body_timeout``: nginx closes such a connection without an answer, and nothing
   can make it say one.
-- A client that hangs up after its last byte is not a reason to stop (``proxy_ignore_client_abort on``, design rule 6).
+- A client that hangs up after its last byte is not a reason to stop (``proxy_ignore_client_abort on``).
 - A POST that was sent is never sent again (no ``non_idempotent``); a GET counts as repeatable for nginx, so where a GET
   carries an event the next try is off.
 - ``error_page`` takes its address from the path asked for, so one set of lines serves every location, and the broken

@@ -10,7 +10,7 @@ from typing import Literal
 
 __all__ = ["kept_address"]
 
-#: contracts.md §6.
+#: Part of the record's public form.
 PREFIX_V4 = 24
 PREFIX_V6 = 48
 

@@ -1,7 +1,7 @@
 """What the topics must be for the collector's promise to hold, and whether they are.
 
 Owns: the questions asked of the cluster and the judgement of the answers. Refuses to know: who prints them, and whether
-the process starts all the same (liveness never depends on Kafka, design rule 8).
+the process starts all the same (liveness never depends on Kafka).
 
 Invariant: a check never changes anything; and what could not be asked is said to be not verifiable, not assumed good.
 """
@@ -23,7 +23,7 @@ __all__ = ["ENVELOPE_BYTES", "Finding", "check_topics"]
 
 Level: TypeAlias = Literal["ok", "note", "warning", "error"]
 
-#: The record's members beside the event (contracts §6) with key and headers: measured 500 to 900 bytes, user agents and
+#: The record's members beside the event with key and headers: measured 500 to 900 bytes, user agents and
 #: ids of the allowed lengths included; and a batch's own overhead of 61 bytes.
 ENVELOPE_BYTES = 4096
 

@@ -1,6 +1,6 @@
 """The Python track client: HTTP (httpx under anyio: Trio or asyncio) and websocket (Trio).
 
-Owns: sending events until they are accepted. Refuses to know: the server's insides; it speaks contracts.md only.
+Owns: sending events until they are accepted. Refuses to know: the server's insides; it speaks the public protocol only.
 """
 
 from .events import ApiName, Event, EventError

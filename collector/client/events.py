@@ -32,7 +32,7 @@ class Api:
     path: str
     id_field: str
     batch_events: int
-    """The dialect's own bound of one batch. Source: contracts.md §1, §2."""
+    """The dialect's own bound of one batch."""
 
     def body(self, events: Sequence[bytes], key: str) -> bytes:
         """One request's body: a batch, with the key in it (every SDK's way that needs no header)."""

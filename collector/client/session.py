@@ -2,7 +2,7 @@
 
 Owns: the tickets between their submission and their final word. Refuses to know: sockets, time (it is told), Trio.
 
-The protocol is contracts.md §3. Its client's duties, all kept here:
+The protocol is ``collector.v1``. Its client's duties, all kept here:
 
 * ids grow by one from 1 on each connection; a ticket gets its id when its frame is made, so a ticket that waits for
   credit has none;

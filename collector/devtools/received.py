@@ -1,6 +1,6 @@
 """What arrived in a topic, as a test wants to look at it.
 
-Owns: reading a topic from its beginning, and taking an envelope apart (contracts.md §6). Refuses to know: who sent it.
+Owns: reading a topic from its beginning, and taking an envelope apart. Refuses to know: who sent it.
 """
 
 import json

@@ -16,7 +16,7 @@ _QUIET = {"log_level": 0}
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """The record's value (contracts §6); ``body`` is its bytes as they stand there."""
+    """The record's value; ``body`` is its bytes as they stand there."""
 
     v: int
     id: str

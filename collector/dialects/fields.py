@@ -30,7 +30,7 @@ __all__ = [
     "usable_identity",
 ]
 
-# contracts.md §6: what clients send when they mean "nobody".
+# What clients send when they mean "nobody".
 NOBODY = frozenset({"", "null", "undefined", "0", "anonymous"})
 
 

@@ -1,12 +1,12 @@
 """Heap: `/api/track` and its relatives. The tenant is ``app_id`` in the body; there is no secret.
 
-Owns: contracts.md §1, and the form of Heap's answers: 200 with ``{}``, everything else in plain text. Refuses to know:
+Owns: Heap's API, and the form of its answers: 200 with ``{}``, everything else in plain text. Refuses to know:
 rate limits over time (`collector.dialects.quota`), and how long anything may take.
 
 Invariants: every way through here accepts the same events; the short ones are for what SDKs send. Joining and cutting
 of array values is validation, not rewriting: the client's bytes stay as they are.
 
-What contracts.md leaves open, decided here: an optional member that is null counts as absent; a property value is a
+What Heap leaves open, decided here: an optional member that is null counts as absent; a property value is a
 number or a string, or an array of them, and nothing else.
 """
 

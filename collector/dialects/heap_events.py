@@ -1,6 +1,6 @@
 """The shapes of Heap's events and bodies, for the typed decoders, and the close look at what those refuse.
 
-Owns: the types and lengths of contracts.md §1. Refuses to know: which members a call needs, keys, answers.
+Owns: the types and lengths that Heap's API documents. Refuses to know: which members a call needs, keys, answers.
 
 Invariant: every `HeapEvent` is within the limits, whether a typed decoder made it or `closely`; both accept the same.
 """

@@ -1,6 +1,6 @@
 """Heap's own rate limits, for operators who want them (`[quota] heap_per_identity`; off by default).
 
-Owns: contracts.md §1 on rates: 30 requests in 30 s with single events of one identity of an app; 1000 events a minute
+Owns: Heap's rates: 30 requests in 30 s with single events of one identity of an app; 1000 events a minute
 of one identity of an app in bulk, and 15 000 of an app. Refuses to know: clocks (the caller says what time it is),
 answers.
 

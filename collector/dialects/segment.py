@@ -1,13 +1,13 @@
 """Segment: `/v1/track`, `/v1/batch` and their relatives, as dozens of SDKs speak them.
 
-Owns: contracts.md §2 but for the pixel, and the form of Segment's answers: 200 ``{"success": true}``, else
+Owns: Segment's HTTP API but for the pixel, and the form of its answers: 200 ``{"success": true}``, else
 ``{"code", "message"}``. Refuses to know: Content-Type (SDKs lie about it), compression, CORS.
 
 Invariants: a typed decoder and the close look (`_closely`) accept the same events and yield the same `SegmentEvent`;
 the second one is taken only where the first refused. What a batch says for all of its events (``context``,
 ``integrations`` …) is passed on beside them, not merged: the consumer merges.
 
-What contracts.md leaves open, decided here: an id may be a whole number (its digits are the key); the path of a single
+What Segment leaves open, decided here: an id may be a whole number (its digits are the key); the path of a single
 call decides its type, whatever its ``type`` says; an event without a time has none (``received_at`` stands beside it);
 a batch without events is a success.
 """

@@ -1,6 +1,6 @@
 """The record of an event that was rejected: why, where in its request, and a piece of it, for the bad topic.
 
-Owns: contracts.md §6 on bad events: at most 10 kB of the original, keys and addresses removed. Refuses to know: how
+Owns: the form of bad events: at most 10 kB of the original, keys and addresses removed. Refuses to know: how
 many may be written (`collector.ingest.bad_limit`), and whether that worked.
 
 Invariants: the value is one JSON object, UTF-8, whatever the original was; no member that holds a credential or an

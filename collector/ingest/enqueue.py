@@ -75,7 +75,7 @@ class Patience:
 
     @classmethod
     def of(cls, deadlines: DeadlinesConfig, timeout_s: float | None = None) -> "Patience":
-        """The shares of design rule 9; a shorter ``timeout_s`` of the client's shrinks all parts in proportion.
+        """The shares of the deadline; a shorter ``timeout_s`` of the client's shrinks all parts in proportion.
 
         Without a spool its part is Kafka's.
         """

@@ -1,6 +1,6 @@
 """Ledger A: what clients were told, event by event, and what is still to be told.
 
-Owns: the counters of design rule 10. Refuses to know: Kafka, requests, why something ended as it did.
+Owns: the counters of the conservation of events. Refuses to know: Kafka, requests, why something ended as it did.
 
 Invariant, true after every call: received = delivered + spooled + rejected + refused + unknown + deduplicated + dropped
 + in_work. It is kept by there being two moves only, both synchronous and whole: `Ledger.open` (received and in_work

@@ -1,4 +1,4 @@
-"""The request nursery [Q]: where the work of one request runs, under its deadline (design rule 1).
+"""The request nursery [Q]: where the work of one request runs, under its deadline.
 
 Owns: arming, disarming, and the order "leave the nursery, then answer". Refuses to know: what the work is and how an
 answer is written.

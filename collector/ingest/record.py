@@ -1,4 +1,4 @@
-"""From a good event to the record in Kafka: contracts.md §6.
+"""From a good event to the record in Kafka.
 
 Owns: the value's members and their order, the key, the headers, the ids that clients leave out. Refuses to know:
 dialects, deadlines, the bad topic (`collector.ingest.bad_record`), what becomes of a record.

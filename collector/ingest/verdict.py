@@ -1,6 +1,6 @@
 """From the outcomes of records to the one verdict on a request: 200, 400 or 503, and the counts that go with it.
 
-Owns: the mapping of contracts §5 (which mixture answers what), the forms of ``X-Collector-Outcome`` and
+Owns: which mixture of outcomes answers what, the forms of ``X-Collector-Outcome`` and
 ``X-Collector-Unknown``. Refuses to know: HTTP, websockets, how an answer looks in a dialect.
 
 Invariants: a request is accepted only if every event of it is delivered, spooled, or rejected for good; whatever is not
@@ -17,10 +17,10 @@ from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 
 __all__ = ["UNKNOWN_HEADER_BYTES", "Kind", "Status", "Verdict", "judge", "ranges", "status_of"]
 
-#: `X-Collector-Unknown` names positions up to this many bytes, then "…" (contracts §5).
+#: `X-Collector-Unknown` names positions up to this many bytes, then "…".
 UNKNOWN_HEADER_BYTES = 1024
 
-#: First words of NotSent reasons that are final for one record (design rule 11): sending it again would end alike.
+#: First words of NotSent reasons that are final for one record: sending it again would end alike.
 FINAL_REASONS = frozenset(
     {
         "too_large",
@@ -35,7 +35,7 @@ FINAL_REASONS = frozenset(
 
 
 class Status(enum.IntEnum):
-    """What became of one event, best first: the worst of a batch is its maximum (contracts §3)."""
+    """What became of one event, best first: the worst of a batch is its maximum."""
 
     DELIVERED = 0
     SPOOLED = 1
@@ -98,7 +98,7 @@ class Verdict:
 
 
 def outcome_line(counts: Counts) -> str:
-    """The five counts in the form of contracts §5."""
+    """The five counts in the form of ``X-Collector-Outcome``."""
     return (
         f"delivered={counts.delivered}, spooled={counts.spooled}, rejected={counts.rejected}, "
         f"not_sent={counts.not_sent}, unknown={counts.unknown}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 __all__ = ["OUTCOMES", "LedgerView"]
 
 OUTCOMES = ("delivered", "spooled", "rejected", "not_sent", "unknown", "deduplicated", "dropped")
-# The ledger's own word where it differs from contracts §5's.
+# The ledger's own word where it differs from ``X-Collector-Outcome``'s.
 _ENDS = ("", "_total", "_events", "_events_total")
 _ALSO = {"not_sent": ("refused",), "dropped": ("dropped_by_rule",)}
 

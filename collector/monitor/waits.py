@@ -8,7 +8,7 @@ frames outside *that* say what it is for (an accept, a read, a send). Where it s
 of `collector` or `kafka_client`; the ``repr`` of its ``self`` shows state and counts (style rule 14), so the tree says
 not only "waits for an event" but of which delivery, with how many records.
 
-No client may be recognised from it (contracts.md §6): an accepted connection's peer is shown truncated (/24, /48), and
+No client may be recognised from it: an accepted connection's peer is shown truncated (/24, /48), and
 only reprs that our classes wrote on purpose are shown, never a dataclass's generated one, which would print its fields.
 """
 

@@ -1,4 +1,4 @@
-"""Who may come in: by bytes, before a body is read (design rule 7).
+"""Who may come in: by bytes, before a body is read.
 
 Owns: the account of bodies that are admitted and not answered, the reasons for shedding. Refuses to know: HTTP, what a
 body contains, Kafka.

@@ -3,8 +3,7 @@
 Owns: Retry-After, the outcome headers, and the words of a 503. Refuses to know: how a dialect phrases its answers (it
 is asked), how bytes get out.
 
-Invariant: everything temporary is 503 with Retry-After and its counts, everything permanent 400, success exactly 200
-(contracts §5).
+Invariant: everything temporary is 503 with Retry-After and its counts, everything permanent 400, success exactly 200.
 """
 
 import random
@@ -17,7 +16,7 @@ from collector.ingest.verdict import Kind, Verdict, outcome_line
 
 __all__ = ["RETRY_AFTER_S", "answer_for", "plain", "unavailable"]
 
-#: Spread, so that clients do not come back in step (contracts §5).
+#: Spread, so that clients do not come back in step.
 RETRY_AFTER_S = (4, 8)
 
 

@@ -16,7 +16,7 @@ __all__ = ["Cors"]
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
-#: What the SDKs of contracts §1 and §2 send, and what our own client does.
+#: What Heap's and Segment's SDKs send, and what our own client does.
 ALLOWED_HEADERS = (
     "authorization",
     "content-type",

@@ -7,7 +7,7 @@ Invariants: exactly one answer, and only after the request nursery has closed, b
 cancelled too; every request that reaches a dialect's route is in the ledger once, as events or as unparsed; a refused
 body is read and thrown away (bounded) before the answer, so that the connection lives on.
 
-Non-obvious: a client that hangs up is not a timeout (design rule 6). ``http.disconnect`` before the body is complete
+Non-obvious: a client that hangs up is not a timeout. ``http.disconnect`` before the body is complete
 ends the request; after that nobody listens to it, the work runs to its deadline.
 """
 

@@ -2,7 +2,7 @@
 
 Owns: ``GET /``, ``/healthz``, ``/readyz`` and the answers to unknown paths. Refuses to know: events.
 
-Invariant: liveness never depends on Kafka (design rule 8): ``/healthz`` says ok as long as the loop runs.
+Invariant: liveness never depends on Kafka: ``/healthz`` says ok as long as the loop runs.
 """
 
 from collector.dialects.base import Answer

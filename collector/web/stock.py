@@ -3,7 +3,7 @@
 Owns: Hypercorn's configuration, the connection class that it starts for us, the seam by which it does. Refuses to know:
 what the application does.
 
-Hypercorn 0.18 is a child of ours (design rule 12): we make the socket, own the signals and say when it ends. What it
+Hypercorn 0.18 is a child of ours: we make the socket, own the signals and say when it ends. What it
 does by itself, and what is done about it (each is reproduced on the untouched server by tests/contract):
 
 - It waits for the application to take what it read, for ever: the application parks in ``receive()`` (`web.body`).

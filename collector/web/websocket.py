@@ -1,4 +1,4 @@
-"""One websocket session of the subprotocol ``collector.v1``: contracts §3.
+"""One websocket session of the subprotocol ``collector.v1``.
 
 Owns: the handshake, the order of messages, credit, draining, how a session ends. Refuses to know: how events are parsed
 (the dialects) and sent (ingest), and which server carries the frames.

@@ -1,4 +1,4 @@
-"""The frames of the subprotocol ``collector.v1``: contracts §3.
+"""The frames of the subprotocol ``collector.v1``.
 
 Owns: how a frame is read and written. Refuses to know: sessions, credit, what a body means.
 

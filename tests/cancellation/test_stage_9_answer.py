@@ -73,7 +73,7 @@ async def test_client_that_does_not_read_is_cut_off(address, make_event, collect
 async def test_client_that_leaves_before_its_answer_is_worked_all_the_same(
     address, make_event, collector_app, assert_nothing_left
 ) -> None:
-    """A beacon: its complete body is worked to the end, nobody reads the answer (design rule 6)."""
+    """A beacon: its complete body is worked to the end, nobody reads the answer."""
     assert_nothing_left.start_over()
     collector_app.broker.faults.delay(0.2, times=None)
     body = make_event("beacon")

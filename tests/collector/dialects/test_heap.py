@@ -1,4 +1,4 @@
-"""Heap by contracts.md §1: what is accepted, what is refused in which words, and that nothing is rewritten."""
+"""Heap: what is accepted, what is refused in which words, and that nothing is rewritten."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Segment by contracts.md §2: keys in all places, every type, what is refused in which words, the clock's skew."""
+"""Segment: keys in all places, every type, what is refused in which words, the clock's skew."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The record by contracts.md §6: members and their order, the body byte for byte, key, headers, ids."""
+"""The record: members and their order, the body byte for byte, key, headers, ids."""
 
 import base64
 import json

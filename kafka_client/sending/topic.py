@@ -117,7 +117,8 @@ class TopicState:
         before = len(self.partitions)
         if count == before:
             return []
-        waiting = [parcel for partition in self.partitions for parcel in partition.take_back()]
+        appeared = [self.beyond[index] for index in range(before, count) if index in self.beyond]
+        waiting = [parcel for partition in [*self.partitions, *appeared] for parcel in partition.take_back()]
         waiting.sort(key=_called)
         gone = self.partitions[count:]
         for partition in gone:

@@ -301,7 +301,8 @@ class Books:
         records: dict[bytes | None, tuple[Entry, int, Record]],
     ) -> None:
         forgotten = self.forgotten[topic, partition]
-        latest: dict[object, tuple[int, int]] = defaultdict(lambda: (-1, -1))
+        latest: dict[object, tuple[int, int, float]] = defaultdict(lambda: (-1, -1, -1.0))
+        grown = len(self.counts[topic.name]) > 1
         copies: dict[bytes | None, int] = {}
         for stored in log:
             assert stored.value in records, f"{stored.value!r:.40} was never handed over"
@@ -322,10 +323,12 @@ class Books:
                 continue  # given up: it may have stood in a dead connection's buffers for long
             # What waited for the deleted topic is dealt out anew, partition after partition: its keys stay in order.
             route = (record.key, record.partition) if topic in self.recreated else None
-            number = (entry.order, index)
+            number = (entry.order, index, entry.called_at)
             if number > latest[route]:
                 latest[route] = number
                 continue
+            if grown and record.partition is not None and entry.called_at == latest[route][2]:
+                continue  # dealt out anew by the time of their calls: a key and a named partition may be level
             assert any(each.end_offset <= stored.offset and entry.called_at <= each.at for each in forgotten), (
                 f"{topic.name}/{partition}: {who}, call {entry.order}, stands behind record {latest[route][1]} of "
                 f"call {latest[route][0]}"

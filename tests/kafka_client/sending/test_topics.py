@@ -85,6 +85,24 @@ async def test_record_for_a_partition_that_is_added_later_goes_there(scenario, a
         assert (named.outcomes[0].partition.partition, named.outcomes[0].offset) == (2, 0)
 
 
+async def test_record_for_a_partition_that_is_added_later_does_not_overtake_a_key_that_moves_there(
+    scenario, autojump_clock
+) -> None:
+    key = next(b"%d" % number for number in range(100) if partition_for_key(b"%d" % number, 3) == 2)
+    async with scenario(partitions=1, max_in_flight_per_partition=1) as s:
+        flying = await blocked(s, 1)
+        keyed = s.deliver(b"keyed, first", key=key, partition=None)
+        await trio.sleep(0.01)
+        named = s.deliver(b"named, second", partition=2)
+        grow(s, 3)
+        await refresh(s)
+        s.cluster.faults.clear()
+        for delivery in (*flying, keyed, named):
+            with delivery:
+                await delivery.wait()
+        assert [record.value for record in s.cluster.log("events", 2)] == [b"keyed, first", b"named, second"]
+
+
 async def test_partition_that_was_emptied_for_dealing_anew_is_sent_from_again(scenario, autojump_clock) -> None:
     async with scenario(partitions=2, max_in_flight_per_partition=1) as s:
         flying = await blocked(s, 2)

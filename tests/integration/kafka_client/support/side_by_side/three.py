@@ -73,7 +73,7 @@ async def old_leader_names_the_new_one(t: Target) -> Any:
 async def replicas_that_stand_still_time_the_request_out(t: Target) -> Any:
     topic, producer_id = await t.topic(replicas=3), await t.new_producer_id()
     client = await t.connect()
-    batches = [t.batch(b"x", producer_id=producer_id, epoch=0, sequence=sequence) for sequence in (0, 1)]
+    batches = [t.batch(b"x", producer_id=producer_id, epoch=0, sequence=sequence) for sequence in (0, 1, 2)]
     first = await t.produce(topic, batches[0], client=client)
     t.hold(topic)
     try:
@@ -86,4 +86,6 @@ async def replicas_that_stand_still_time_the_request_out(t: Target) -> Any:
     finally:
         t.release(topic)
     again = await t.produce(topic, batches[1], client=client)
-    return [first, late, unseen["topics"][0]["partitions"][0]["offset"], at_once, again, len(await t.stored(topic))]
+    last = await t.produce(topic, batches[2], client=client)  # when it is answered, readers see all before it
+    unseen_offset = unseen["topics"][0]["partitions"][0]["offset"]
+    return [first, late, unseen_offset, at_once, again, last, len(await t.stored(topic))]

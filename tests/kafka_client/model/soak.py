@@ -1,7 +1,9 @@
 """``just soak``: random programs, until so many steps were played; then what they covered.
 
 Exit code 0 only if every invariant held and everything in `REQUIRED` happened: a soak that reached no error proves
-nothing. What is rare may need longer: up to `LONGEST` times the steps are played until nothing is missing. A failing program is shrunk and printed as the code that replays it.
+nothing. What is rare may need longer: up to `LONGEST` times the steps are played until nothing is missing.
+
+A failing program is shrunk and printed as the code that replays it.
 """
 
 import argparse

@@ -53,7 +53,7 @@ async def values(reader: PartitionReader, count: int) -> list[bytes | None]:
 async def test_metadata_without_topics_names_the_brokers(admin: Admin, autojump_clock: trio.testing.MockClock) -> None:
     answer = await admin.metadata()
     assert [broker.host for broker in answer.brokers] == ["fake-1", "fake-2"]
-    assert answer.topics == ()
+    assert list(answer.topics) == []
 
 
 async def test_topic_that_does_not_exist_is_a_broker_error_and_is_not_created(

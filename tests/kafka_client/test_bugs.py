@@ -5,9 +5,9 @@ Each test is named after the symptom; its docstring names where it happened.
 
 import gc
 import struct
+import sys
 import time
 
-import psutil
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -404,38 +404,38 @@ async def test_bug_14_dead_task_is_silent(scenario, autojump_clock) -> None:
 async def test_bug_15_mass_cancellation_is_quadratic(scenario, autojump_clock, where: str) -> None:
     """aiokafka: cancelling n senders behind a full buffer took O(n²), 100 000 of them for ever.
 
-    Measured in CPU time of this process, and as a ratio: linear from 10 000 to 200 000.
+    Measured in CPU time of this process, and as a ratio: linear from 10 000 to 200 000. Memory is counted in blocks of
+    the allocator: what the process holds shows nothing where an earlier test has left room.
     """
     room = {"queue": 64_000_000, "line": 1000}[where]
     async with scenario(settle=False, queue_max_bytes=room, max_waiting_bytes=64_000_000) as s:
         s.cluster.faults.refuse_connects()
-        process = psutil.Process()
         gone = NotSent("withdrawn")
 
         def cancel_all(count: int) -> tuple[float, int]:
             deliveries = [s.producer.delivery((Record("events", b"%06d" % number),)) for number in range(count)]
             gc.collect()
-            resident = process.memory_info().rss
+            blocks = sys.getallocatedblocks()
             started = time.process_time()
             for delivery in deliveries:
                 delivery.withdraw()
             took = time.process_time() - started
             assert all(delivery.outcomes == [gone] for delivery in deliveries)
-            return took, resident
+            return took, blocks
 
         if where == "line":
             s.deliver(b"." * 850)  # the rest waits behind it
         cancel_all(10_000)
         gc.collect()
-        before = process.memory_info().rss
+        before = sys.getallocatedblocks()
         small = min(cancel_all(10_000)[0] for _ in range(3))
         large, held = cancel_all(200_000)
         gc.collect()
-        after = process.memory_info().rss
+        after = sys.getallocatedblocks()
         assert large <= 2.0
         assert large / 200_000 <= 4 * small / 10_000
-        assert held - before > 40_000_000, "200 000 records take memory"
-        assert after - before < (held - before) / 5
+        assert held - before > 400_000, "200 000 records take memory"
+        assert after - before < 1000
         if where == "queue":
             s.check_idle()
             s.cluster.faults.accept_connects()

@@ -136,6 +136,33 @@ class AppKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolConfig:
+    """``[spool]``: what Kafka does not take now waits here, on the local disk."""
+
+    path: str | None = ".collector/spool"
+    """A directory; each process has a file of its own in it. Empty: no spool. ":memory:": a volatile one, for tests."""
+    max_bytes: int = 1024 * MIB
+    """Records in the spool, dead ones too; beyond it events are refused (503)."""
+    order: Literal["none", "key"] = "none"
+    """"key": events of one key keep their order through an outage; new ones wait behind those in the spool."""
+    age_alarm_s: float = 900.0
+    """A row older than this is an alarm, and nothing else: no row is ever deleted for its age."""
+    replay_bytes: int = 4 * MIB
+    """The replay's share of the producer: records in work at once."""
+    replay_events_per_s: float = 5000.0
+    """The replay's pace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryMemoryConfig:
+    """``[retry_memory]``: which events were accepted lately, so that a repeated batch sends only what is missing."""
+
+    enabled: bool = True
+    max_bytes: int = 32 * MIB
+    minutes: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeysConfig:
     """``[keys]``: ``open = true`` takes any key, and the app is that key."""
 
@@ -208,6 +235,8 @@ class Config:
     kafka: KafkaConfig = KafkaConfig()
     deadlines: DeadlinesConfig = DeadlinesConfig()
     limits: LimitsConfig = LimitsConfig()
+    spool: SpoolConfig = SpoolConfig()
+    retry_memory: RetryMemoryConfig = RetryMemoryConfig()
     keys: KeysConfig = KeysConfig()
     workers: WorkersConfig = WorkersConfig()
     shutdown: ShutdownConfig = ShutdownConfig()

@@ -208,6 +208,16 @@ class NginxConfig:
     worker_connections: int = 4096
     keepalive: int = 64
     """Idle connections that each nginx worker keeps to the collector."""
+    upstreams: tuple[str, ...] = ()
+    """The collectors, ``host:port``; empty: ``[http] bind``. With several, a key's requests go to one of them."""
+    last_resort: Literal["off", "accept"] = "off"
+    """``accept``: nginx itself keeps an event request and answers 200 where no collector can be reached."""
+    last_resort_file: str = "/var/lib/collector/last-resort/requests.log"
+    """Where it keeps them, for ``collector replay``: mode 0600, in a directory 0700, on a place of limited size."""
+    last_resort_body_bytes: int = 1 * MIB
+    """The largest body that nginx holds in memory, hence keeps (at most ``limits.body_bytes``); larger ones: 503."""
+    last_resort_free_bytes: int = 256 * MIB
+    """``collector check`` fails where less is free beside the file: a full disk loses what was answered 200."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

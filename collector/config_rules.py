@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TypeAlias
 
-from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig
+from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig, NginxConfig
 from kafka_client.config import split_address
 from kafka_client.errors import ConfigError
 from kafka_client.network.client_credentials import token_endpoint_host
@@ -42,6 +42,9 @@ _KERNELS: dict[str, tuple[float, float]] = {"http.backlog": (1, 2**31 - 1), "htt
 # Source: Kafka's org.apache.kafka.common.internals.Topic: legal characters and maximal length.
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 _ORIGIN = re.compile(r"(\*|https?://[^/\s]+)\Z")
+# Both stand in nginx's configuration as they are.
+_UPSTREAM_HOST = re.compile(r"[A-Za-z0-9.:_-]+\Z")
+_NGINX_FILE = re.compile(r"/[A-Za-z0-9._/+@-]*[A-Za-z0-9._+@-]\Z")
 
 
 def problems_of(config: Config) -> Iterator[Problem]:
@@ -51,6 +54,7 @@ def problems_of(config: Config) -> Iterator[Problem]:
     yield from _kafka(config.kafka)
     yield from _limits(config.limits)
     yield from _keys(config.keys)
+    yield from _nginx(config.nginx)
 
 
 def split_bind(bind: str) -> tuple[str, int]:
@@ -223,3 +227,21 @@ def _keys(keys: KeysConfig) -> Iterator[Problem]:
                     yield path, f"expected keys of 1 to {KEY_MAX_CHARS} printable characters"
                 elif owners.setdefault((kind, key), app) != app:
                     yield path, f"a key of this list belongs to keys.{owners[kind, key]} already"
+
+
+def _nginx(nginx: NginxConfig) -> Iterator[Problem]:
+    for address in nginx.upstreams:
+        try:
+            host, port = split_bind(address)
+        except ValueError as error:
+            yield "nginx.upstreams", str(error)
+        else:
+            if not _UPSTREAM_HOST.match(host) or port == 0:
+                yield "nginx.upstreams", f"expected host:port with a port of 1 to 65535, got {address!r}"
+    if len(set(nginx.upstreams)) != len(nginx.upstreams):
+        yield "nginx.upstreams", "expected each collector once"
+    if not _NGINX_FILE.match(nginx.last_resort_file):
+        yield (
+            "nginx.last_resort_file",
+            f"expected an absolute path of letters, digits and ._/+@-, got {nginx.last_resort_file!r}",
+        )

@@ -132,6 +132,14 @@ class Producer:
         known = self._dispatch.leaders.snapshot.topics.get(topic)
         return len(known.partitions) if known is not None and known.partitions else None
 
+    @property
+    def room_bytes(self) -> int:
+        """What of ``queue_max_bytes`` the next delivery can have at once; 0 while others wait in the FIFO.
+
+        Cheap, unlike `statistics`: for a caller who gives way to others.
+        """
+        return self._budget.room_bytes
+
     def statistics(self) -> ProducerStatistics:
         """Everything at this moment; counters since the start."""
         dispatch, now = self._dispatch, trio.current_time()

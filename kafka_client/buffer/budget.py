@@ -91,6 +91,11 @@ class ByteBudget:
         self._admitting = False
         self._not_sent: dict[str, NotSent] = {}
 
+    @property
+    def room_bytes(self) -> int:
+        """What the next delivery may cost and be admitted at once; 0 while others wait."""
+        return 0 if self._line else max(0, self.limit_bytes - self.used_bytes)
+
     def try_take(self, cost: int) -> bool:
         """Take ``cost`` bytes now if nobody waits and they fit."""
         if self._line or self.used_bytes + cost > self.limit_bytes:

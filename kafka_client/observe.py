@@ -29,6 +29,7 @@ __all__ = [
     "MetadataFailed",
     "MetadataRefreshed",
     "OperatorError",
+    "PartitionHealth",
     "PartitionStatistics",
     "ProducerObserver",
     "ProducerStatistics",
@@ -178,6 +179,20 @@ class ProducerObserver:
 
     def operator_error_cleared(self, error: OperatorError) -> None:
         """It is over."""
+
+
+class PartitionHealth(Struct, frozen=True, gc=False):
+    """Whether a partition takes records now, for those who ask many times a second. Times are on Trio's clock."""
+
+    leader: int | None
+    """None: no leader is known."""
+    operator_error: bool
+    """An error that people have to mend stands against its topic, the producer, or connections to its leader."""
+    oldest_at: float | None
+    """When the oldest unresolved record was handed over, queued or sealed, detached ones included; None: there is
+    none."""
+    answered_at: float | None
+    """When the last Produce answer for it came, whatever it said; None before the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

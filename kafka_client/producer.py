@@ -26,13 +26,20 @@ from kafka_client.cluster.refresher import Refresher
 from kafka_client.cluster.snapshot import BrokerAddress
 from kafka_client.config import Connector, ProducerConfig
 from kafka_client.errors import NotSentError, UnknownOutcomeError
-from kafka_client.observe import BrokerStatistics, PartitionStatistics, ProducerObserver, ProducerStatistics
+from kafka_client.observe import (
+    BrokerStatistics,
+    PartitionHealth,
+    PartitionStatistics,
+    ProducerObserver,
+    ProducerStatistics,
+)
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 from kafka_client.sending.dispatch import Dispatch
 from kafka_client.sending.intake import Intake
 from kafka_client.sending.outbox import Outbox
 from kafka_client.sending.partition import PartitionState
 from kafka_client.sending.sender import Sender
+from kafka_client.wire.murmur2 import partition_for_key
 
 __all__ = ["Delivery", "Producer", "open_producer"]
 
@@ -131,6 +138,32 @@ class Producer:
         """How many partitions the topic has; None while that is unknown (it is asked for by the first record)."""
         known = self._dispatch.leaders.snapshot.topics.get(topic)
         return len(known.partitions) if known is not None and known.partitions else None
+
+    def partition_of(self, topic: str, key: bytes | None) -> int | None:
+        """Where a record with this key goes now; None without a key, or while the topic's partitions are unknown."""
+        partitions = self.partitions_of(topic)
+        return None if key is None or partitions is None else partition_for_key(key, partitions)
+
+    def partition_health(self, topic: str) -> Sequence[PartitionHealth] | None:
+        """How each partition of the topic does, in order; None while they are unknown.
+
+        Cheap enough to be asked many times a second. A partition with nothing unresolved and an old answer is idle, not
+        ill; and a connection that stands proves nothing: a stopped process still accepts.
+        """
+        found = self._topics.get(topic)
+        if found is None or not found.partitions:
+            return None
+        standing = self._dispatch.standing
+        stands, refused = found.hold.error is not None or standing.hold.error is not None, standing.refused
+        return [
+            PartitionHealth(
+                partition.leader,
+                stands or partition.leader in refused,
+                partition.oldest_call(),
+                partition.answered_at,
+            )
+            for partition in found.partitions
+        ]
 
     @property
     def room_bytes(self) -> int:

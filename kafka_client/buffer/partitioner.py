@@ -17,7 +17,7 @@ import random
 from collections.abc import Sequence
 
 from kafka_client.outcome import Record
-from kafka_client.wire.murmur2 import murmur2
+from kafka_client.wire.murmur2 import key_hash
 from kafka_client.wire.record_batch import record_key
 
 from .check import check_partition
@@ -38,7 +38,7 @@ def route_of(record: Record) -> int:
         return record.partition
     if record.key is None:
         return NO_ROUTE
-    return _HASH_BASE - (murmur2(record.key) & 0x7FFFFFFF)
+    return _HASH_BASE - key_hash(record.key)
 
 
 def routes_of_tails(tails: Sequence[bytes | None]) -> list[int]:
@@ -46,7 +46,7 @@ def routes_of_tails(tails: Sequence[bytes | None]) -> list[int]:
     routes = []
     for tail in tails:
         key = None if tail is None else record_key(tail)
-        routes.append(NO_ROUTE if key is None else _HASH_BASE - (murmur2(key) & 0x7FFFFFFF))
+        routes.append(NO_ROUTE if key is None else _HASH_BASE - key_hash(key))
     return routes
 
 

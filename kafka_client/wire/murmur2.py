@@ -8,7 +8,7 @@ Source: org.apache.kafka.common.utils.Utils.murmur2 and toPositive; KIP-480 left
 
 from murmurhash2 import murmurhash2
 
-__all__ = ["murmur2", "partition_for_key"]
+__all__ = ["key_hash", "murmur2", "partition_for_key"]
 
 _SEED = 0x9747B28C
 _POSITIVE = 0x7FFFFFFF
@@ -20,6 +20,12 @@ def murmur2(key: bytes) -> int:
     return value
 
 
+def key_hash(key: bytes) -> int:
+    """``toPositive(murmur2(key))``: 31 bits. Modulo the number of partitions it is the key's partition."""
+    value: int = murmurhash2(key, _SEED) & _POSITIVE
+    return value
+
+
 def partition_for_key(key: bytes, partitions: int) -> int:
     """``toPositive(murmur2(key)) % partitions``."""
-    return (murmurhash2(key, _SEED) & _POSITIVE) % partitions
+    return key_hash(key) % partitions

@@ -31,7 +31,7 @@ PROXY_CONNECT_TIMEOUT_S = 0.3
 """nginx and the collector share a machine or a rack: a connect takes microseconds or fails."""
 
 PROXY_TRIES = 2
-"""One more try where a connect failed. A POST that was sent is never sent again."""
+"""One more try where a connect failed or took too long. A POST that was sent is never sent again."""
 
 PROXY_MARGIN_S = 0.05
 """nginx waits this much longer than the collector may take, so that the collector's own 503 wins."""
@@ -97,6 +97,7 @@ class DeadlineChain:
     answer_s: float
     proxy_connect_timeout_s: float
     proxy_next_upstream_tries: int
+    proxy_next_upstream_timeout_s: float
     proxy_read_timeout_s: float
     proxy_send_timeout_s: float
     client_body_timeout_s: float
@@ -268,6 +269,7 @@ class DeadlineChain:
             answer_s=deadlines.answer_s,
             proxy_connect_timeout_s=PROXY_CONNECT_TIMEOUT_S,
             proxy_next_upstream_tries=PROXY_TRIES,
+            proxy_next_upstream_timeout_s=connects,
             proxy_read_timeout_s=read,
             proxy_send_timeout_s=read,
             client_body_timeout_s=http.body_timeout_s,

@@ -13,8 +13,10 @@ How it works:
   half-way ends with nginx's ``client_body_timeout``: nginx closes such a connection without an answer, and nothing
   can make it say one.
 - A client that hangs up after its last byte is not a reason to stop (``proxy_ignore_client_abort on``).
-- A POST that was sent is never sent again (no ``non_idempotent``); a GET counts as repeatable for nginx, so where a GET
-  carries an event the next try is off.
+- A POST that was sent is never sent again (no ``non_idempotent``); one that found no connection, or none in time,
+  goes to the next collector. A GET counts as repeatable for nginx, so where a GET carries an event the next try is off;
+  a websocket's handshake carries none. ``proxy_next_upstream_timeout`` leaves no time for another try after a late
+  answer.
 - ``error_page`` takes its address from the path asked for, so one set of lines serves every location, and the broken
   heads that never reach one.
 - The access log has the status that nginx meant (``status``) beside the one it sent (``sent``), and a client's address
@@ -286,7 +288,8 @@ def _server(config: Config, chain: DeadlineChain, dialects: Sequence[Dialect], l
         f"    proxy_connect_timeout {_milliseconds(chain.proxy_connect_timeout_s)};",
         f"    proxy_send_timeout {_milliseconds(chain.proxy_send_timeout_s)};",
         f"    proxy_read_timeout {_milliseconds(chain.proxy_read_timeout_s)};",
-        "    proxy_next_upstream error;",
+        "    proxy_next_upstream error timeout;",
+        f"    proxy_next_upstream_timeout {_milliseconds(chain.proxy_next_upstream_timeout_s)};",
         f"    proxy_next_upstream_tries {chain.proxy_next_upstream_tries};",
         "",
     ]
@@ -303,7 +306,6 @@ def _server(config: Config, chain: DeadlineChain, dialects: Sequence[Dialect], l
             *(line.strip() for line in _proxy_headers()),
             "proxy_buffering off;",
             "proxy_ignore_client_abort off;",
-            "proxy_next_upstream off;",
             f"proxy_read_timeout {_seconds(chain.websocket_read_timeout_s)};",
             f"proxy_send_timeout {_seconds(chain.websocket_read_timeout_s)};",
             "proxy_pass http://collector;",

@@ -137,7 +137,8 @@ def test_numbers_follow_the_chain() -> None:
     assert f"keepalive_requests {chain.upstream_keepalive_requests};" in text
     assert "client_max_body_size 123456;" in text
     assert "max_fails=0;" in text
-    assert re.search(r"proxy_next_upstream error;", text)
+    assert "proxy_next_upstream error timeout;" in text
+    assert f"proxy_next_upstream_timeout {round(chain.proxy_next_upstream_timeout_s * 1000)}ms;" in text
     assert "non_idempotent" not in text
 
 

@@ -1,7 +1,7 @@
 """The sockets that clients connect to.
 
-Owns: making and binding them, and what the kernel is told to do about clients that do not read. Refuses to know: which
-server accepts on them.
+Owns: making, binding and closing them, and what the kernel is told to do about clients that do not read. Refuses to
+know: which server accepts on them.
 
 Non-obvious: the stock server shields its sends from every deadline, so a client that does not read would hold a
 connection, its tasks and its buffers for ever, and a graceful timeout would not free them. TCP_USER_TIMEOUT on the
@@ -9,14 +9,26 @@ listening socket is inherited by every accepted one, and ends it: unread data is
 Source: tcp(7); Linux counts zero-window probes as unacknowledged.
 """
 
+import ctypes
+import os
+import select
 import socket
+import struct
+import sys
 
 import trio
 
 from collector.config import HttpConfig
 from collector.config_rules import split_bind
 
-__all__ = ["address_of", "open_listener"]
+__all__ = ["address_of", "open_listener", "stop_listening"]
+
+#: For the handshakes that the kernel is at: microseconds, or what a busy machine makes of them.
+HANDSHAKES_S = 0.05
+
+#: Of <asm-generic/socket.h>; Python has no name for it.
+_SO_ATTACH_FILTER = 26
+_BPF = struct.Struct("@HBBI")
 
 
 async def open_listener(config: HttpConfig, *, key: str = "http.bind") -> socket.socket:
@@ -55,3 +67,50 @@ def address_of(listener: socket.socket) -> str:
     if listener.family == socket.AF_INET6:
         return f"[{'::1' if host == '::' else host}]:{port}"
     return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+
+
+async def stop_listening(descriptor: int) -> None:
+    """Close the listening socket without resetting anybody who has connected to it.
+
+    Closing resets the connections that the kernel has queued and the handshakes that it is at; a proxy that has sent
+    its POST by then has to say 502. So the kernel first ignores who begins to connect, and finishes the handshakes
+    that it has begun; then the socket closes in a moment in which the queue is empty, without a step between the two.
+    Who was ignored tries again by himself, and is refused, or goes to another collector (nginx: after
+    ``proxy_connect_timeout``). Another socket takes the number's place, for the server to close.
+
+    On cancellation: it still listens, or listens no more.
+    """
+    if sys.platform == "linux":
+        _ignore_new_connections(descriptor)
+    await trio.sleep(HANDSHAKES_S)
+    queue = select.poll()
+    queue.register(descriptor, select.POLLIN)
+    while True:
+        if not queue.poll(0):
+            break
+        await trio.lowlevel.checkpoint()  # the server accepts one in each of its turns
+    with socket.socket() as placeholder:
+        os.dup2(placeholder.fileno(), descriptor, inheritable=False)
+
+
+def _ignore_new_connections(descriptor: int) -> None:
+    """Drop segments with SYN and without ACK that come for this socket.
+
+    Source: Documentation/networking/filter.rst of Linux (SO_ATTACH_FILTER; a filter of a TCP socket sees the segment
+    from its TCP header on); RFC 9293 section 3.1: the flags are its byte 13, SYN is 2, ACK is 16.
+    """
+    program = b"".join(
+        _BPF.pack(code, if_true, if_false, operand)
+        for code, if_true, if_false, operand in (
+            (0x30, 0, 0, 13),  # ldb [13]
+            (0x54, 0, 0, 2 | 16),  # and
+            (0x15, 0, 1, 2),  # jeq: the next, else the one after it
+            (0x06, 0, 0, 0),  # ret: drop
+            (0x06, 0, 0, 0xFFFF_FFFF),  # ret: keep
+        )
+    )
+    held = ctypes.create_string_buffer(program)
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // _BPF.size, ctypes.addressof(held))
+        )

@@ -20,6 +20,8 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - A client that sends its next request before it has read the last answer, and then goes or does not read: the reader
   waits for the end of an answer that failed or was cut off, for ever: closing ends it (`Connection`).
 - An exception in one connection ends the server: the rim in `Connection.run`.
+- It closes its listener with connections in the kernel's queue, which are reset, and 1 ms later those that it has just
+  accepted and that are about to send: `web.listeners.stop_listening`.
 - It accepts any number of connections: `ConnectionLimits`.
 
 The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name, and so its protocols ``WSStream``. `install`
@@ -54,6 +56,7 @@ from collector.deadlines import DeadlineChain
 from collector.log import get_logger
 from collector.web.asgi_types import AsgiApp
 from collector.web.handle import STATE_KEY
+from collector.web.listeners import stop_listening
 
 __all__ = ["Connection", "ConnectionLimits", "install", "serve_stock"]
 
@@ -61,6 +64,9 @@ log = get_logger("stock")
 
 #: How long a client may take to answer our close frame before its connection is cut.
 CLOSE_WAIT_S = 2.0
+
+#: After the listener has closed: for the first request of those who connected just before. Proxies send it at once.
+FIRST_REQUEST_S = 0.25
 
 #: What a request for a websocket hears that is no handshake.
 NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
@@ -332,8 +338,14 @@ async def serve_stock(  # noqa: ASYNC128
     On cancellation: connections are closed, requests in work are cancelled; never later than TCP_USER_TIMEOUT.
     """
     install()
+    descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
     setattr(settings, LIMITS_ATTRIBUTE, limits)
+
+    async def until_nobody_connects() -> None:
+        await shutdown()
+        await stop_listening(descriptor)
+        await trio.sleep(FIRST_REQUEST_S)
 
     async def until_shutdown() -> None:
         await shutdown()
@@ -345,6 +357,10 @@ async def serve_stock(  # noqa: ASYNC128
     async with trio.open_nursery() as nursery:
         nursery.start_soon(until_shutdown, name="stock: the end of the drain")
         await hypercorn.trio.serve(
-            cast("ASGIFramework", app), settings, shutdown_trigger=shutdown, task_status=task_status, mode="asgi"
+            cast("ASGIFramework", app),
+            settings,
+            shutdown_trigger=until_nobody_connects,
+            task_status=task_status,
+            mode="asgi",
         )
         nursery.cancel_scope.cancel(reason="the server has ended")

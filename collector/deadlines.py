@@ -31,7 +31,10 @@ PROXY_CONNECT_TIMEOUT_S = 0.3
 """nginx and the collector share a machine or a rack: a connect takes microseconds or fails."""
 
 PROXY_TRIES = 2
-"""One more try where a connect failed or took too long. A POST that was sent is never sent again."""
+"""At least: one more try where a connect failed or took too long. A POST that was sent is never sent again."""
+
+PROXY_NEXT_TRY_WITHIN_S = 0.31
+"""No try begins later: one connect may take too long before the last one; refused ones take no time."""
 
 PROXY_MARGIN_S = 0.05
 """nginx waits this much longer than the collector may take, so that the collector's own 503 wins."""
@@ -127,7 +130,7 @@ class DeadlineChain:
         deadlines, limits, kafka, http = config.deadlines, config.limits, config.kafka, config.http
         shutdown = config.shutdown
         read = round(deadlines.enqueue_s + limits.max_lag_s + PROXY_MARGIN_S, 6)
-        connects = round(PROXY_CONNECT_TIMEOUT_S * PROXY_TRIES, 6)
+        connects = round(PROXY_NEXT_TRY_WITHIN_S + PROXY_CONNECT_TIMEOUT_S, 6)
         websocket_read = round(http.ping_s * PINGS_MISSED, 6)
         keepalive = round(http.idle_timeout_s * KEEPALIVE_SHARE, 6)
         grace = round(shutdown.delay_s + shutdown.drain_s + ORCHESTRATOR_MARGIN_S, 6)
@@ -157,7 +160,7 @@ class DeadlineChain:
                 why="our own 503 with its counts comes before nginx's 504",
             ),
             Link(
-                name="nginx proxy_connect_timeout × proxy_next_upstream_tries + proxy_read_timeout",
+                name="nginx proxy_next_upstream_timeout + proxy_connect_timeout + proxy_read_timeout",
                 value=round(connects + read, 6),
                 relation="<",
                 bound_name="smallest client timeout",
@@ -268,8 +271,8 @@ class DeadlineChain:
             work_s=round(deadlines.kafka_s + deadlines.spool_s, 6),
             answer_s=deadlines.answer_s,
             proxy_connect_timeout_s=PROXY_CONNECT_TIMEOUT_S,
-            proxy_next_upstream_tries=PROXY_TRIES,
-            proxy_next_upstream_timeout_s=connects,
+            proxy_next_upstream_tries=max(PROXY_TRIES, len(config.nginx.upstreams)),
+            proxy_next_upstream_timeout_s=PROXY_NEXT_TRY_WITHIN_S,
             proxy_read_timeout_s=read,
             proxy_send_timeout_s=read,
             client_body_timeout_s=http.body_timeout_s,

@@ -14,7 +14,7 @@ def test_chain_of_the_defaults_holds_with_the_numbers_of_the_design() -> None:
     assert chain.enqueue_s == 4.0
     assert chain.work_s == 3.8
     assert chain.proxy_read_timeout_s == 4.35
-    assert chain.proxy_connect_timeout_s * chain.proxy_next_upstream_tries + chain.proxy_read_timeout_s < 5.0
+    assert chain.proxy_next_upstream_timeout_s + chain.proxy_connect_timeout_s + chain.proxy_read_timeout_s < 5.0
     assert chain.upstream_keepalive_timeout_s < Config().http.idle_timeout_s
     assert chain.upstream_keepalive_requests < chain.server_keepalive_requests
     assert chain.websocket_read_timeout_s > Config().http.ping_s
@@ -56,9 +56,9 @@ def test_sum_that_only_just_fits_holds_despite_decimal_fractions() -> None:
 
 
 def test_bound_itself_is_not_below_the_bound() -> None:
-    deadlines = DeadlinesConfig(kafka_s=3.05)
+    deadlines = DeadlinesConfig(kafka_s=3.04)
     chain = DeadlineChain.from_config(replace(Config(), deadlines=deadlines))
-    total = 2 * chain.proxy_connect_timeout_s + chain.proxy_read_timeout_s
+    total = chain.proxy_next_upstream_timeout_s + chain.proxy_connect_timeout_s + chain.proxy_read_timeout_s
     assert total == pytest.approx(SMALLEST_CLIENT_TIMEOUT_S)
     assert len(chain.problems()) == 1
 

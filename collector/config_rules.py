@@ -12,7 +12,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TypeAlias
 
-from collector.config import Config, KafkaConfig, KeysConfig, LimitsConfig, NginxConfig
+from collector.config import REMEMBERED_EVENT_BYTES, Config, KafkaConfig, KeysConfig, LimitsConfig, NginxConfig
 from kafka_client.config import split_address
 from kafka_client.errors import ConfigError
 from kafka_client.network.client_credentials import token_endpoint_host
@@ -211,6 +211,17 @@ def _limits(limits: LimitsConfig) -> Iterator[Problem]:
         if getattr(limits, small) > getattr(limits, large):
             least = getattr(limits, small)
             yield f"limits.{large}", f"expected at least limits.{small} ({least}), got {getattr(limits, large)}"
+
+
+def _retry_memory(config: Config) -> Iterator[Problem]:
+    events = config.limits.batch_events
+    least = 2 * events * REMEMBERED_EVENT_BYTES
+    if config.retry_memory.enabled and config.retry_memory.max_bytes < least:
+        yield (
+            "retry_memory.max_bytes",
+            f"expected at least {least}, so that half of it holds a batch of limits.batch_events ({events}), or "
+            f"retry_memory.enabled = false; got {config.retry_memory.max_bytes}",
+        )
 
 
 def _keys(keys: KeysConfig) -> Iterator[Problem]:

@@ -140,6 +140,8 @@ def test_environment_of_others_is_left_alone() -> None:
         ("[kafka]\nsecurity_protocol = 'SSL'\nssl_keyfile = 'k'", "kafka.ssl_keyfile", "needs kafka.ssl_certfile"),
         ("[limits]\nbody_bytes = 0", "limits.body_bytes", "expected more than 0"),
         ("[limits]\nin_work_bytes = 1000", "limits.in_work_bytes", "expected at least limits.body_bytes (4194304)"),
+        ("[retry_memory]\nminutes = 0", "retry_memory.minutes", "expected more than 0"),
+        ("[retry_memory]\nmax_bytes = 600_000", "retry_memory.max_bytes", "expected at least 640000"),
         ("[deadlines]\nkafka_s = 0", "deadlines.kafka_s", "expected more than 0"),
         ("[http]\nbind = '8080'", "http.bind", "expected host:port"),
         ("[http]\nbind = 'h:65536'", "http.bind", "port of 0 to 65535"),

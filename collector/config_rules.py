@@ -53,6 +53,7 @@ def problems_of(config: Config) -> Iterator[Problem]:
     yield from _addresses(config)
     yield from _kafka(config.kafka)
     yield from _limits(config.limits)
+    yield from _retry_memory(config)
     yield from _keys(config.keys)
     yield from _nginx(config.nginx)
 

@@ -19,9 +19,9 @@ def event(position: int, id_: str | None, body: bytes = b"{}", type_: str = "tra
     return Event(position=position, type=type_, id=id_, identity=None, timestamp_ms=None, body=body)
 
 
-def request(*ids: str | None, body: bytes = b"{}", app: str = "shop", **members: object) -> Parsed:
+def request(*ids: str | None, body: bytes = b"{}", app: str = "shop", accept_only: bool = False) -> Parsed:
     events = [event(position, id_, body) for position, id_ in enumerate(ids)]
-    return Parsed(api="segment", app=app, events=events, **members)
+    return Parsed(api="segment", app=app, events=events, accept_only=accept_only)
 
 
 @dataclass
@@ -275,7 +275,7 @@ def test_bytes_are_those_that_the_interpreter_takes(clock: Clock, batch: int) ->
         max_size=40,
     )
 )
-def test_event_is_held_back_only_after_exactly_it_was_settled(steps) -> None:
+def test_event_is_held_back_only_after_exactly_it_was_settled(steps: list[tuple[str, bytes, Status, bool]]) -> None:
     """Against a plain dict: every order of sendings, endings and late resolutions."""
     memory = RetryMemory(RetryMemoryConfig(), clock=Clock())
     settled: set[tuple[str, bytes]] = set()

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .exposition import make_exposition
+from .ledger_history import COLUMNS
 from .ledger_view import LedgerView
 from .monitor import STAGES, Monitor
 from .sampler import Sampler
@@ -37,6 +38,7 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
 }
 _FRESH = {"Cache-Control": "no-store"}
+_WRONG_SINCE = PlainTextResponse("since: expected seconds since 1970\n", status_code=400)
 
 
 def make_admin_app(monitor: Monitor, sampler: Sampler) -> Starlette:
@@ -56,17 +58,19 @@ def make_admin_app(monitor: Monitor, sampler: Sampler) -> Starlette:
         return PlainTextResponse(text, headers=_FRESH | {"X-Content-Type-Options": "nosniff"})
 
     def stats(request: Request) -> Response:
-        try:
-            since = float(request.query_params.get("since", "0"))
-        except ValueError:
-            return PlainTextResponse("since: expected seconds since 1970\n", status_code=400)
-        return _json(stats_of(monitor, sampler, since=since))
+        since = _since(request)
+        return _WRONG_SINCE if since is None else _json(stats_of(monitor, sampler, since=since))
+
+    def ledgers(request: Request) -> Response:
+        since = _since(request)
+        return _WRONG_SINCE if since is None else _json(_ledgers_of(monitor, since))
 
     return Starlette(
         routes=[
             Route("/", _endpoint(dashboard)),
             Route("/debug/tasks", tasks),
             Route("/debug/stats", _endpoint(stats)),
+            Route("/debug/ledgers", _endpoint(ledgers)),
             *_shared(monitor),
         ],
         exception_handlers={404: _not_found},
@@ -130,6 +134,7 @@ def stats_of(monitor: Monitor, sampler: Sampler, *, since: float = 0.0) -> JsonV
             "in_work_bytes": limits.in_work_bytes,
             "connections": limits.connections,
             "stall_s": monitor.config.deadlines.stall_s,
+            "spool_age_alarm_s": monitor.config.spool.age_alarm_s,
         },
         "sources": sources,
         "samples": [plain(sample) for sample in monitor.samples if sample.at > since],
@@ -167,8 +172,28 @@ def _endpoint(make: Callable[[Request], Response]) -> Callable[[Request], Awaita
 async def _not_found(_request: Request, _error: Exception) -> Response:
     await trio.lowlevel.checkpoint()
     return PlainTextResponse(
-        "not here. / dashboard · /metrics · /healthz · /readyz · /debug/tasks · /debug/stats\n", status_code=404
+        "not here. / dashboard · /metrics · /healthz · /readyz · /debug/tasks · /debug/stats · /debug/ledgers\n",
+        status_code=404,
     )
+
+
+def _since(request: Request) -> float | None:
+    """Seconds since 1970 from the query; None where they are none."""
+    try:
+        return float(request.query_params.get("since", "0"))
+    except ValueError:
+        return None
+
+
+def _ledgers_of(monitor: Monitor, since: float) -> JsonValue:
+    """Both ledgers over time, as `collector report ledger` reads them."""
+    return {
+        "now": time.time(),
+        "started_at": monitor.started_at,
+        "pid": os.getpid(),
+        "columns": list(COLUMNS),
+        "readings": [[reading.at, *reading.values] for reading in monitor.ledgers.readings(since)],
+    }
 
 
 def _headline(monitor: Monitor) -> Headline:

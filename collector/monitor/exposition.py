@@ -39,8 +39,40 @@ _HELP = {
     "collector_producer_in_flight_bytes": "Sealed and unresolved batches, those nobody waits for any more included.",
     "collector_producer_detached_batches": "Sealed batches that nobody waits for any more, not resolved yet.",
     "collector_producer_detached_bytes": "Of in_flight_bytes, what nobody waits for any more.",
+    "collector_spool_rows": "Events in the spool that wait for Kafka; held and attempted ones among them.",
+    "collector_spool_held_rows": "Of them, those that a sealed batch may carry: they wait for its end.",
+    "collector_spool_attempted_rows": "Of them, those that may be in the log: their replay says maybe-duplicate.",
+    "collector_spool_bytes": "What counts against spool.max_bytes; dead rows too.",
+    "collector_spool_max_bytes": "spool.max_bytes: beyond it events are refused (503).",
+    "collector_spool_pending_rows": "Handed to the writer and not committed.",
+    "collector_spool_oldest_age_seconds": "Of the oldest event in the spool; above spool.age_alarm_s it is an alarm.",
+    "collector_spool_rows_in_total": "Events that were ever stored (ledger B).",
+    "collector_spool_replayed_total": "Of them, delivered by the replay (ledger B).",
+    "collector_spool_resolved_total": "Of them, held ones whose batch turned out to be delivered (ledger B).",
+    "collector_spool_dead_total": "Of them, refused by Kafka for good: an operator decides (ledger B).",
+    "collector_spool_dropped_total": "Of them, dropped by an operator (ledger B).",
+    "collector_spool_lost_total": "Of them, unreadable in a damaged file (ledger B).",
+    "collector_spool_refused_total": "Events that were not stored: the spool was full, or had failed.",
+    "collector_spool_commit_p99_seconds": "Of the last thousand commits: from taking rows to the disk's word.",
+    "collector_replay_in_work_rows": "Taken from the spool and not settled.",
+    "collector_replay_in_work_bytes": "The same in bytes; spool.replay_bytes is the bound.",
+    "collector_replay_share_bytes": "spool.replay_bytes.",
+    "collector_replay_unresolved_rows": "In work, outcome unknown: their batches have not ended.",
+    "collector_replay_probing": "Diverted partitions with a probe under way.",
+    "collector_replay_delivered_total": "Rows that Kafka acknowledged.",
+    "collector_replay_returned_total": "Tries after which a row went back to the spool.",
+    "collector_replay_unknown_total": "Tries whose outcome was unknown at first.",
+    "collector_replay_dead_total": "Rows that Kafka refused for good.",
+    "collector_replay_marked_total": "Tries with the header maybe-duplicate.",
+    "collector_replay_events_per_second": "Rows delivered a second, over the last ten seconds.",
+    "collector_replay_time_to_empty_seconds": "Until the spool is empty at this rate; absent while it does not shrink.",
+    "collector_replay_age_alarm": "1 while the oldest event in the spool is older than spool.age_alarm_s.",
     "collector_producer_operator_errors": "Errors of the topic or the producer that only an operator can mend.",
 }
+
+
+# Fields that are shown under another name.
+_APART = {"spool": frozenset({"difference"})}
 
 
 def make_exposition(monitor: Monitor) -> Callable[[str], tuple[bytes, str]]:
@@ -163,10 +195,9 @@ class _MonitorCollector(Collector):
         try:
             statistics = read()
             ledger = LedgerView.of(statistics) if name == "ledger" else None
-            numbers = (
-                number for number in numbers_of(statistics) if ledger is None or number.name not in ledger.fields
-            )
-            families = list(_families(f"collector_{name}", numbers))
+            apart = _APART.get(name, frozenset()) if ledger is None else ledger.fields
+            numbers = (number for number in numbers_of(statistics) if number.name not in apart)
+            families = [*_families(f"collector_{name}", numbers), *_states(name, statistics)]
         except Exception:  # the monitor's rim: one room's failing statistics() costs its own metrics only
             self._monitor.error(f"statistics of {name}")
             if name not in self._complained:
@@ -194,6 +225,22 @@ def _ledger(ledger: LedgerView) -> Iterator[Metric]:
         "Received less all outcomes less what is in work: 0, or an event was lost from the books.",
         ledger.difference,
     )
+
+
+def _states(name: str, statistics: object) -> Iterator[Metric]:
+    """The word that says how a room does, as a label; and ledger B's difference."""
+    state: object = getattr(statistics, "state", None)
+    if isinstance(state, str):
+        family = GaugeMetricFamily(f"collector_{name}_state", f"1 for the state of the {name}.", labels=["state"])
+        family.add_metric([state], 1.0)
+        yield family
+    difference: object = getattr(statistics, "difference", None)
+    if name == "spool" and isinstance(difference, int):
+        yield _gauge(
+            "collector_spool_ledger_difference_events",
+            "Rows in less all that left less the rows now (ledger B): 0, or an event was lost from the books.",
+            float(difference),
+        )
 
 
 def _families(prefix: str, numbers: Iterable[Number]) -> Iterator[Metric]:

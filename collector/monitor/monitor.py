@@ -18,6 +18,7 @@ from collector.config import Config
 from .gc_share import GcShare
 from .instruments import Counter, Histogram
 from .lag import LoopLag
+from .ledger_history import LedgerHistory
 
 __all__ = ["Monitor", "Readiness", "Sample", "Stage"]
 
@@ -69,6 +70,7 @@ class Monitor:
         self.errors: Counter[str] = Counter()
         self.sources: dict[str, Callable[[], object]] = {}
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.ledgers = LedgerHistory()
         self.admin_address: str | None = None
         """``http://host:port`` of the admin listener, once it listens."""
         self.metrics_address: str | None = None
@@ -108,7 +110,8 @@ class Monitor:
 
         Every number of the (frozen) dataclass becomes a metric ``collector_<name>_<field>``: a counter where the field
         ends in ``_total``, else a gauge; a mapping or a sequence of dataclasses becomes one with labels (see
-        `exposition`). ``ledger``, ``producer`` and ``admission`` are known to the dashboard and the derived metrics.
+        `exposition`). ``ledger``, ``spool``, ``replay``, ``diversion``, ``producer`` and ``admission`` are known to the
+        dashboard and the derived metrics.
 
         Args:
             name: a word; a second call with the same word replaces the first.

@@ -8,6 +8,7 @@ difference between two readings of the same histogram.
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import NoReturn
 
 import trio
@@ -30,6 +31,10 @@ _CURVES = {
     "in_flight_bytes": ("producer", "in_flight_bytes"),
     "in_work_bytes": ("admission", "in_work_bytes"),
     "connections": ("connections", "open"),
+    "spool_rows": ("spool", "rows"),
+    "spool_bytes": ("spool", "bytes"),
+    "spool_oldest_age_s": ("spool", "oldest_age_s"),
+    "replayed": ("replay", "delivered_total"),
 }
 
 
@@ -63,13 +68,16 @@ class Sampler:
         cpu_share = (cpu - self._cpu) / passed if passed > 0 else 0.0
         self._cpu, self._at = cpu, at
         self._counts.append({name: list(monitor.stages[name].counts) for name in STAGES})
+        readings = self._readings()
+        moment = time.time()
+        monitor.ledgers.note(moment, readings.get("ledger"), readings.get("spool"))
         sample = Sample(
-            at=time.time(),
+            at=moment,
             lag_s=monitor.lag.take_highest_s(),
             gc_share=monitor.gc.share,
             cpu_share=cpu_share,
             tasks=self._tasks,
-            values=self._curves(),
+            values=_curves(readings),
         )
         monitor.samples.append(sample)
         return sample
@@ -92,21 +100,23 @@ class Sampler:
             }
         return stages
 
-    def _curves(self) -> dict[str, float]:
-        values: dict[str, float] = {}
+    def _readings(self) -> dict[str, object]:
         readings: dict[str, object] = {}
         for source, read in list(self._monitor.sources.items()):
             try:
                 readings[source] = read()
             except Exception:  # the monitor's rim: one room's failing statistics() costs its own curve only
                 self._monitor.error(f"statistics of {source}")
-        if "ledger" in readings:
-            ledger = LedgerView.of(readings["ledger"])
-            values.update(
-                ledger.outcomes, received=ledger.received, in_work=ledger.in_work, difference=ledger.difference
-            )
-        for name, (source, attribute) in _CURVES.items():
-            value: object = getattr(readings.get(source), attribute, None)
-            if isinstance(value, (int, float)):
-                values[name] = float(value)
-        return values
+        return readings
+
+
+def _curves(readings: Mapping[str, object]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    if "ledger" in readings:
+        ledger = LedgerView.of(readings["ledger"])
+        values.update(ledger.outcomes, received=ledger.received, in_work=ledger.in_work, difference=ledger.difference)
+    for name, (source, attribute) in _CURVES.items():
+        value: object = getattr(readings.get(source), attribute, None)
+        if isinstance(value, (int, float)):
+            values[name] = float(value)
+    return values

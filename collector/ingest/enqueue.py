@@ -1,21 +1,15 @@
-"""From parsed events to outcomes: stages 4 to 7 of design §6, for one request or one websocket message.
+"""From parsed events to outcomes: what the requests of one process have together.
 
-Owns: the records of a request from their making to their outcomes, the numbering of events (``seq``), the rejected
-ones' way to the bad topic, the clock of a request. Refuses to know: HTTP, websockets, how a nursery is opened or
-answered.
+Owns: the numbering of events (``seq``), the rejected ones' way to the bad topic, the shares of a request's time, what
+is counted late. Refuses to know: HTTP, websockets, the stages of one request (`collector.ingest.work`).
 
-Invariants: whatever happens, `Work.settle` closes the ledger's entry with what the delivery says, once; a good event
-never waits for the bad topic being away (`BAD_WAIT_S`); after settling nothing of the request is left in the producer
-but what its sealed batches carry.
-
-Non-obvious: outcomes are read after the delivery's block, whether or not the wait was cancelled. An acknowledgement
-that lands in the same tick as the deadline still counts, and then the cancellation was for nothing.
+Invariant: a good event never waits for the bad topic being away longer than `BAD_WAIT_S`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import trio
 
@@ -25,16 +19,17 @@ from collector.ingest.bad_limit import BadLimit
 from collector.ingest.bad_record import bad_record
 from collector.ingest.ledger import Ledger
 from collector.ingest.record import RecordContext, build_records
-from collector.ingest.verdict import Status, Verdict, judge, status_of
+from collector.ingest.spooling import Rows
+from collector.ingest.verdict import Fate
+from collector.ingest.ways import Ways
+from collector.ingest.work import Work
 from collector.log import get_logger
+from collector.spool.base import Stored
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 
-__all__ = ["EVENTS_PER_STEP", "DeliveryLike", "Ingest", "Patience", "ProducerLike", "Work"]
+__all__ = ["DeliveryLike", "Ingest", "Patience", "ProducerLike", "Until", "Work"]
 
 log = get_logger("ingest")
-
-#: Records made between two checkpoints: 256 at ~8 µs each keep the loop's lag at 2 ms (design §6, stage 3).
-EVENTS_PER_STEP = 256
 
 #: How long an answer may wait for the bad topic after its good events are settled.
 BAD_WAIT_S = 0.25
@@ -50,6 +45,8 @@ class DeliveryLike(Protocol):
 
     @property
     def outcomes(self) -> Sequence[Outcome | None]: ...
+    @property
+    def unsettled(self) -> int: ...
 
     def __enter__(self) -> object: ...
     def __exit__(
@@ -66,55 +63,73 @@ class ProducerLike(Protocol):
     def delivery(self, records: Sequence[Record]) -> DeliveryLike: ...
 
 
+class Until(NamedTuple):
+    """The moments of one request, on Trio's clock."""
+
+    kafka_at: float
+    """Kafka's share is over; what it has not taken goes to the disk, where there is one."""
+    work_at: float
+    """The work is over; the answer follows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one request may take from its complete body: waiting for its outcomes, then being answered."""
+    """How long one request may take from its complete body: for Kafka, for the disk, then being answered."""
 
-    work_s: float
+    kafka_s: float
+    spool_s: float
     answer_s: float
 
     @classmethod
     def of(cls, deadlines: DeadlinesConfig, timeout_s: float | None = None) -> "Patience":
-        """The shares of the deadline; a shorter ``timeout_s`` of the client's shrinks all parts in proportion.
-
-        Without a spool its part is Kafka's.
-        """
+        """The shares of the deadline; a shorter ``timeout_s`` of the client's shrinks all parts in proportion."""
         whole = deadlines.enqueue_s
         scale = 1.0 if timeout_s is None or timeout_s >= whole else timeout_s / whole
-        return cls((deadlines.kafka_s + deadlines.spool_s) * scale, deadlines.answer_s * scale)
+        return cls(deadlines.kafka_s * scale, deadlines.spool_s * scale, deadlines.answer_s * scale)
 
-    def deadline(self, lag_s: float) -> float:
-        """When the work must end, if the body became complete now; the lag of the moment has passed already."""
-        return trio.current_time() - lag_s + self.work_s
+    @property
+    def work_s(self) -> float:
+        """For Kafka and the disk together. Without a spool all of it is Kafka's."""
+        return self.kafka_s + self.spool_s
+
+    def until(self, lag_s: float) -> Until:
+        """When the shares are over, if the body became complete now; the lag of the moment has passed already."""
+        began = trio.current_time() - lag_s
+        return Until(began + self.kafka_s, began + self.work_s)
 
 
 class Ingest:
     """Makes records of events and hands them to the producer.
 
     Args:
-        late: told the word of each late resolution: ``delivered``, ``not_sent`` or ``unknown``.
+        late: told the word of each late resolution: ``delivered``, ``not_sent``, ``unknown`` or ``spooled``.
+        ways: to the spool; None: there is none, and all the time is Kafka's.
     """
 
-    def __init__(self, *, config: Config, producer: ProducerLike, ledger: Ledger, late: LateFn) -> None:
+    def __init__(
+        self, *, config: Config, producer: ProducerLike, ledger: Ledger, late: LateFn, ways: Ways | None = None
+    ) -> None:
+        self.producer = producer
+        self.ledger = ledger
+        self.ways = ways
         self._config = config
-        self._producer = producer
-        self._ledger = ledger
         self._late = late
+        self._uncommitted: list[Rows] = []
         self._seq = 0
         self._bad_limit = BadLimit(config.limits.bad_events_per_s)
         self._bad_logged_at = -BAD_LOG_S
         self._bad_unlogged = 0
 
     def __repr__(self) -> str:
-        return f"<Ingest seq={self._seq} {self._ledger!r}>"
+        return f"<Ingest seq={self._seq} {self.ledger!r}>"
 
-    def begin(self, parsed: Parsed, context: RecordContext) -> "Work":
+    def begin(self, parsed: Parsed, context: RecordContext, kafka_at: float) -> Work:
         """Take responsibility for a request's events: they are in the ledger, and nothing is queued yet."""
-        return Work(self, parsed, context)
+        return Work(self, parsed, context, kafka_at)
 
-    def open(self, parsed: Parsed, context: RecordContext) -> "Work":
+    def open(self, parsed: Parsed, context: RecordContext, kafka_at: float) -> Work:
         """Queue the good events in order before returning: synchronous, because calls must follow each other."""
-        work = self.begin(parsed, context)
+        work = self.begin(parsed, context, kafka_at)
         work.enqueue()
         return work
 
@@ -127,16 +142,33 @@ class Ingest:
 
     def resolved_late(self, index: int, outcome: Outcome) -> None:
         """`Delivery.on_resolved`: a batch ended of which somebody was told unknown."""
-        match outcome:
+        self.told_late(outcome)
+
+    def told_late(self, fate: Fate) -> None:
+        """What became of an event that was told unknown."""
+        match fate:
             case Delivered():
-                self._ledger.late(delivered=1)
+                self.ledger.late(delivered=1)
                 self._late("delivered")
             case NotSent():
-                self._ledger.late(not_sent=1)
+                self.ledger.late(not_sent=1)
                 self._late("not_sent")
             case Unknown():
-                self._ledger.late(unknown=1)
+                self.ledger.late(unknown=1)
                 self._late("unknown")
+            case Stored():
+                self.ledger.late(spooled=1)
+                self._late("spooled")
+
+    def look_back_at(self, rows: Rows) -> None:
+        """A commit of these may still come, of which nobody tells; `look_back` asks."""
+        self.look_back()
+        self._uncommitted.append(rows)
+
+    def look_back(self) -> None:
+        """Count the commits that came after their events were told unknown. Cheap; before the books are read."""
+        if self._uncommitted:
+            self._uncommitted = [rows for rows in self._uncommitted if rows.look_back()]
 
     async def write_bad(self, parsed: Parsed, rejections: Sequence[Rejection], context: RecordContext) -> None:
         """Send rejected events to the bad topic, as far as its rate limit and `BAD_WAIT_S` allow; never raises for one.
@@ -147,16 +179,16 @@ class Ingest:
         if self._config.kafka.bad_topic is not None:
             allowed = self._bad_limit.take(parsed.app, len(rejections))
             records = [bad_record(rejection, parsed, context, self._config) for rejection in rejections[:allowed]]
-        self._ledger.bad(dropped=len(rejections) - len(records))
+        self.ledger.bad(dropped=len(rejections) - len(records))
         if not records:
             return  # noqa: ASYNC910  # nothing to write
-        delivery = self._producer.delivery(records)
+        delivery = self.producer.delivery(records)
         try:
             with delivery, trio.move_on_after(BAD_WAIT_S):
                 await delivery.wait()
         finally:
             written = sum(1 for outcome in delivery.outcomes if isinstance(outcome, Delivered))
-            self._ledger.bad(written=written, dropped=len(records) - written)
+            self.ledger.bad(written=written, dropped=len(records) - written)
             if written < len(records):
                 self._bad_topic_away(delivery.outcomes)
 
@@ -173,86 +205,3 @@ class Ingest:
             )
             self._bad_logged_at = now
             self._bad_unlogged = 0
-
-
-class Work:
-    """The events of one request on their way. `wait` under a deadline, then `settle`."""
-
-    __slots__ = ("_context", "_delivery", "_entry", "_ingest", "_parsed", "_verdict")
-
-    def __init__(self, ingest: Ingest, parsed: Parsed, context: RecordContext) -> None:
-        self._ingest = ingest
-        self._parsed = parsed
-        self._context = context
-        self._entry = ingest._ledger.open(len(parsed.events) + len(parsed.rejections))
-        self._delivery: DeliveryLike | None = None
-        self._verdict: Verdict | None = None
-
-    def __repr__(self) -> str:
-        state = "settled" if self._verdict is not None else "waiting" if self._delivery is not None else "new"
-        return f"<Work of {len(self._parsed.events)} events, {state}>"
-
-    def enqueue(self) -> None:
-        """Make all records and hand them over: from here on they wait in the producer's budget or queue."""
-        if not self._parsed.accept_only:
-            self._hand_over(self._ingest.records(self._parsed, self._context, 0, len(self._parsed.events)))
-
-    async def enqueue_in_steps(self) -> None:  # noqa: ASYNC910  # without one for few events: `wait` comes next
-        """As `enqueue`, with a checkpoint every few hundred events while the records are made.
-
-        On cancellation: nothing was queued; `settle` says not sent.
-        """
-        count = len(self._parsed.events)
-        if count <= EVENTS_PER_STEP or self._parsed.accept_only:
-            self.enqueue()
-            return  # noqa: ASYNC910  # the same
-        records: list[Record] = []
-        for start in range(0, count, EVENTS_PER_STEP):
-            records += self._ingest.records(self._parsed, self._context, start, start + EVENTS_PER_STEP)
-            await trio.lowlevel.checkpoint()
-        self._hand_over(records)
-
-    def _hand_over(self, records: Sequence[Record]) -> None:
-        if records:
-            self._delivery = self._ingest._producer.delivery(records)
-
-    async def wait(self) -> None:
-        """Wait for the outcomes, then for the bad topic a little.
-
-        On cancellation: what was not sealed is withdrawn, synchronously; `settle` tells what became of each event.
-        """
-        rejections: Sequence[Rejection] = self._parsed.rejections
-        delivery = self._delivery
-        if delivery is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            with delivery:
-                await delivery.wait()
-            rejections = [*rejections, *self._rejected_by_kafka(delivery.outcomes)]
-        if rejections and not self._parsed.accept_only:
-            await self._ingest.write_bad(self._parsed, rejections, self._context)
-
-    def _rejected_by_kafka(self, outcomes: Sequence[Outcome | None]) -> list[Rejection]:
-        return [
-            Rejection(position=event.position, code="rejected", message=outcome.reason, original=event.body)
-            for event, outcome in zip(self._parsed.events, outcomes, strict=True)
-            if isinstance(outcome, NotSent) and status_of(outcome) is Status.REJECTED
-        ]
-
-    def settle(self) -> Verdict:
-        """Take back what is open, read the outcomes, close the ledger's entry. Synchronous, idempotent."""
-        if self._verdict is not None:
-            return self._verdict
-        outcomes: Sequence[Outcome | None]
-        if self._delivery is not None:
-            self._delivery.withdraw()
-            outcomes = self._delivery.outcomes
-        else:
-            outcomes = [NotSent("withdrawn")] * len(self._parsed.events)
-        verdict = judge(self._parsed, outcomes)
-        self._verdict = verdict
-        self._entry.close(verdict.counts)
-        if verdict.counts.unknown and self._delivery is not None:
-            self._delivery.on_resolved(self._ingest.resolved_late)
-        self._delivery = None
-        return verdict

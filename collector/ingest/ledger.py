@@ -61,6 +61,8 @@ class LedgerStatistics:
     late_delivered_total: int
     late_not_sent_total: int
     late_unknown_total: int
+    late_spooled_total: int
+    """Answered unknown because the disk was slow; the row was committed after the answer."""
     unresolved: int
     """Answered unknown, and the batch has not ended yet or has ended unknown."""
     bad_written_total: int
@@ -125,6 +127,7 @@ class Ledger:
         self._late_delivered = 0
         self._late_not_sent = 0
         self._late_unknown = 0
+        self._late_spooled = 0
         self._bad_written = 0
         self._bad_dropped = 0
 
@@ -140,7 +143,7 @@ class Ledger:
     @property
     def unresolved(self) -> int:
         """Events answered unknown whose end is still not known."""
-        return self._unknown - self._late_delivered - self._late_not_sent
+        return self._unknown - self._late_delivered - self._late_not_sent - self._late_spooled
 
     def open(self, events: int) -> Entry:
         """``events`` events were understood and are in work now."""
@@ -163,11 +166,12 @@ class Ledger:
         self._unparsed_requests += 1
         self._unparsed_bytes += size_bytes
 
-    def late(self, *, delivered: int = 0, not_sent: int = 0, unknown: int = 0) -> None:
-        """Batches ended that had been answered unknown."""
+    def late(self, *, delivered: int = 0, not_sent: int = 0, unknown: int = 0, spooled: int = 0) -> None:
+        """Batches ended, or rows were committed, that had been answered unknown."""
         self._late_delivered += delivered
         self._late_not_sent += not_sent
         self._late_unknown += unknown
+        self._late_spooled += spooled
 
     def bad(self, *, written: int = 0, dropped: int = 0) -> None:
         """Rejected events went to the bad topic, or did not."""
@@ -192,6 +196,7 @@ class Ledger:
             late_delivered_total=self._late_delivered,
             late_not_sent_total=self._late_not_sent,
             late_unknown_total=self._late_unknown,
+            late_spooled_total=self._late_spooled,
             unresolved=self.unresolved,
             bad_written_total=self._bad_written,
             bad_dropped_total=self._bad_dropped,

@@ -10,12 +10,17 @@ proved absent is unknown; the counts of a verdict add up to the events of its re
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from collector.dialects.base import ClientFault, Parsed
 from collector.ingest.ledger import Counts
+from collector.spool.base import Stored
 from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 
-__all__ = ["UNKNOWN_HEADER_BYTES", "Kind", "Status", "Verdict", "judge", "ranges", "status_of"]
+__all__ = ["UNKNOWN_HEADER_BYTES", "Fate", "Kind", "Status", "Verdict", "judge", "ranges", "status_of"]
+
+#: What became of one event: Kafka's word on it, or the spool's.
+Fate: TypeAlias = Outcome | Stored
 
 #: `X-Collector-Unknown` names positions up to this many bytes, then "…".
 UNKNOWN_HEADER_BYTES = 1024
@@ -105,11 +110,13 @@ def outcome_line(counts: Counts) -> str:
     )
 
 
-def status_of(outcome: Outcome | None) -> Status:
-    """An outcome in the client's words; None (no outcome, a bug elsewhere) proves nothing, so it is unknown."""
-    match outcome:
+def status_of(fate: Fate | None) -> Status:
+    """A fate in the client's words; None (no outcome, a bug elsewhere) proves nothing, so it is unknown."""
+    match fate:
         case Delivered():
             return Status.DELIVERED
+        case Stored():
+            return Status.SPOOLED
         case NotSent(reason):
             return Status.REJECTED if first_word(reason) in FINAL_REASONS else Status.NOT_SENT
         case Unknown() | None:
@@ -121,8 +128,8 @@ def first_word(reason: str) -> str:
     return reason.partition(":")[0].strip()
 
 
-def judge(parsed: Parsed, outcomes: Sequence[Outcome | None]) -> Verdict:
-    """The verdict on a request; ``outcomes`` are of its good events, in the order of ``parsed.events``."""
+def judge(parsed: Parsed, fates: Sequence[Fate | None]) -> Verdict:
+    """The verdict on a request; ``fates`` are of its good events, in the order of ``parsed.events``."""
     if parsed.accept_only:
         return Verdict(counts=Counts(dropped=len(parsed.events) + len(parsed.rejections)))
     tally = [0] * len(Status)
@@ -133,12 +140,12 @@ def judge(parsed: Parsed, outcomes: Sequence[Outcome | None]) -> Verdict:
         first = parsed.rejections[0]
         fault = ClientFault(first.code, first.message)
         tally[Status.REJECTED] = len(parsed.rejections)
-    for event, outcome in zip(parsed.events, outcomes, strict=True):
-        status = status_of(outcome)
+    for event, fate in zip(parsed.events, fates, strict=True):
+        status = status_of(fate)
         tally[status] += 1
-        if status is Status.DELIVERED:
+        if status <= Status.SPOOLED:
             continue
-        why = outcome.reason if isinstance(outcome, NotSent | Unknown) else "no outcome"
+        why = fate.reason if isinstance(fate, NotSent | Unknown) else "no outcome"
         if status is Status.REJECTED:
             fault = fault or ClientFault(first_word(why).lower(), f"event {event.position}: {why}")
         else:
@@ -148,6 +155,7 @@ def judge(parsed: Parsed, outcomes: Sequence[Outcome | None]) -> Verdict:
     return Verdict(
         counts=Counts(
             delivered=tally[Status.DELIVERED],
+            spooled=tally[Status.SPOOLED],
             rejected=tally[Status.REJECTED],
             not_sent=tally[Status.NOT_SENT],
             unknown=tally[Status.UNKNOWN],

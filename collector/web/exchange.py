@@ -14,7 +14,7 @@ ends the request; after that nobody listens to it, the work runs to its deadline
 import trio
 
 from collector.dialects.base import Answer, ClientFault, Dialect, DialectRequest, Parsed, Route
-from collector.ingest.enqueue import Patience, Work
+from collector.ingest.enqueue import Patience, Until, Work
 from collector.ingest.nursery import EXTENSION, FreshNursery, RequestNursery
 from collector.ingest.verdict import Verdict
 from collector.log import get_logger
@@ -133,7 +133,7 @@ class Exchange:
             body = await self._read(reservation, inflater)
             complete = trio.current_time()
             services.monitor.stage("body", complete - started)
-            deadline = Patience.of(services.config.deadlines, timeout_s).deadline(services.monitor.lag_s)
+            until = Patience.of(services.config.deadlines, timeout_s).until(services.monitor.lag_s)
             received_at_ms = now_ms()
             request = DialectRequest(
                 method=head.method,
@@ -148,7 +148,7 @@ class Exchange:
             services.monitor.stage("parse", trio.current_time() - complete)
             reservation.assign(parsed.app)
             services.check_quota(parsed, received_at_ms)
-            await self._enqueue(parsed, received_at_ms, deadline)
+            await self._enqueue(parsed, received_at_ms, until)
         return self._judged()
 
     async def _read(self, reservation: Reservation, inflater: Inflater | None) -> bytes:
@@ -157,11 +157,11 @@ class Exchange:
             return await self._body.read(reservation, inflater, config.limits)
         raise BodyTooSlow
 
-    async def _enqueue(self, parsed: Parsed, received_at_ms: int, deadline: float) -> None:
+    async def _enqueue(self, parsed: Parsed, received_at_ms: int, until: Until) -> None:
         """Stages 4 to 8, in the request nursery; `_verdict` has the result, however it ends."""
         services = self._services
         context = context_of(self._head, received_at_ms, node=services.node.name, config=services.config)
-        work: Work = services.ingest.begin(parsed, context)
+        work: Work = services.ingest.begin(parsed, context, until.kafka_at)
         self._counted = True
         queued = started = trio.current_time()
 
@@ -173,7 +173,7 @@ class Exchange:
             await work.wait()
 
         try:
-            await self._nursery.run(deadline, enqueue_and_wait, self._respond_unfinished)
+            await self._nursery.run(until.work_at, enqueue_and_wait, self._respond_unfinished)
         finally:
             self._verdict = work.settle()
             services.monitor.stage("acknowledge", trio.current_time() - queued)

@@ -262,7 +262,7 @@ class Session:
         if dialect is None:
             raise ClientFault("unknown_api", f"api is one of {', '.join(services.dialects)}")
         patience = Patience.of(services.config.deadlines, timeout_of(frame.deadline_ms))
-        deadline = patience.deadline(services.monitor.lag_s)
+        until = patience.until(services.monitor.lag_s)
         body = bytes(frame.body)
         if not body:
             raise ClientFault("missing_field", "body is missing")
@@ -295,7 +295,7 @@ class Session:
             request_id=request_id,
             maybe_duplicate=frame.again,
         )
-        return services.ingest.open(parsed, context), parsed.single, deadline
+        return services.ingest.open(parsed, context, until.kafka_at), parsed.single, until.work_at
 
     def _key(self) -> str | None:
         """The key of the whole connection: in its query or in a header of its handshake."""

@@ -4,7 +4,7 @@ import json
 
 import trio
 
-from collector.ingest.enqueue import EVENTS_PER_STEP
+from collector.ingest.work import EVENTS_PER_STEP
 
 EVENTS = 4 * EVENTS_PER_STEP
 BATCH = json.dumps({"writeKey": "k", "batch": [{"type": "track", "userId": "u", "event": "E"}] * EVENTS}).encode()

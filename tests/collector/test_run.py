@@ -133,7 +133,7 @@ async def test_signal_while_the_producer_closes_ends_its_grace_and_the_books_are
         cluster.faults.stall()
         await http.request("POST", "/api/track", EVENT, {"X-Collector-Timeout-Ms": "200"})
     os.kill(os.getpid(), signal.SIGTERM)
-    producer = running.started.services.ingest._producer
+    producer = running.started.services.ingest.producer
     with trio.fail_after(2):  # noqa: ASYNC912  # the loop waits
         while not repr(producer).startswith("<Producer closing"):  # noqa: ASYNC110  # it has no event for that
             await trio.sleep(0.02)
@@ -222,7 +222,7 @@ async def test_bug_in_the_producer_ends_the_run_with_its_traceback(cluster, line
             running = await Running.start(nursery, cluster)
             async with open_http(running.started.http) as http:
                 await http.request("POST", "/api/track", EVENT)
-                producer = running.started.services.ingest._producer
+                producer = running.started.services.ingest.producer
 
                 def broken(*_: object) -> None:
                     raise RuntimeError("a bug in the producer")

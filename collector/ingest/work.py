@@ -1,0 +1,227 @@
+"""One request's events on their way: stages 4 to 8 of design §6.
+
+Owns: the two stages, Kafka in its share of the time and then the disk; which events go to the disk at once; the
+verdict. Refuses to know: HTTP, websockets, how a nursery is opened or answered, when a partition is diverted.
+
+Invariants: whatever happens, `Work.settle` closes the ledger's entry with what Kafka and the spool say, once; a good
+event never waits for the bad topic being away; after settling nothing of the request is left in the producer or the
+spool but what its sealed batches carry and what the spool's writer has taken.
+
+Non-obvious: outcomes are read after the delivery's block, whether or not the wait was cancelled. An acknowledgement
+that lands in the same tick as the deadline still counts, and then the cancellation was for nothing.
+
+An event that waits unsealed while its partition becomes diverted waits on to the end of Kafka's share. Taking it to the
+disk at once would make the answers of an outage's first second quicker; and it would turn each pause of a broker
+between one and three seconds into writes, and cost a list of all that waits.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from collector.dialects.base import Parsed, Rejection
+from collector.ingest.record import RecordContext
+from collector.ingest.spooling import Rows
+from collector.ingest.verdict import Fate, Status, Verdict, judge, status_of
+from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
+
+if TYPE_CHECKING:
+    from collector.ingest.enqueue import DeliveryLike, Ingest
+
+__all__ = ["EVENTS_PER_STEP", "Work"]
+
+#: Records made between two checkpoints: 256 at ~8 µs each keep the loop's lag at 2 ms (design §6, stage 3).
+EVENTS_PER_STEP = 256
+
+
+class Work:
+    """The events of one request on their way. `wait` under a deadline, then `settle`.
+
+    Args:
+        kafka_at: When Kafka's share of the time is over, on Trio's clock. Without a spool the whole time is Kafka's.
+    """
+
+    __slots__ = (
+        "_caught",
+        "_context",
+        "_delivery",
+        "_entry",
+        "_ingest",
+        "_kafka_at",
+        "_parsed",
+        "_places",
+        "_records",
+        "_rows",
+        "_verdict",
+    )
+
+    def __init__(self, ingest: "Ingest", parsed: Parsed, context: RecordContext, kafka_at: float) -> None:
+        self._ingest = ingest
+        self._parsed = parsed
+        self._context = context
+        self._kafka_at = kafka_at
+        self._entry = ingest.ledger.open(len(parsed.events) + len(parsed.rejections))
+        self._delivery: DeliveryLike | None = None
+        self._places: Sequence[int] | None = None
+        """Which event each record of the delivery is; None: all, in order."""
+        self._records: Sequence[Record] = ()
+        """One for each event; kept only where the spool may want them."""
+        self._rows: Rows | None = None
+        self._caught = False
+        """What Kafka did not take has been seen to."""
+        self._verdict: Verdict | None = None
+
+    def __repr__(self) -> str:
+        waiting = self._delivery is not None or self._rows is not None
+        state = "settled" if self._verdict is not None else "waiting" if waiting else "new"
+        return f"<Work of {len(self._parsed.events)} events, {state}>"
+
+    # Handing over.
+
+    def enqueue(self) -> None:
+        """Make all records and hand them over: from here on they wait in the producer or for the spool's writer."""
+        if not self._parsed.accept_only:
+            self._hand_over(self._ingest.records(self._parsed, self._context, 0, len(self._parsed.events)))
+
+    async def enqueue_in_steps(self) -> None:  # noqa: ASYNC910  # without one for few events: `wait` comes next
+        """As `enqueue`, with a checkpoint every few hundred events while the records are made.
+
+        On cancellation: nothing was queued; `settle` says not sent.
+        """
+        count = len(self._parsed.events)
+        if count <= EVENTS_PER_STEP or self._parsed.accept_only:
+            self.enqueue()
+            return  # noqa: ASYNC910  # the same
+        records: list[Record] = []
+        for start in range(0, count, EVENTS_PER_STEP):
+            records += self._ingest.records(self._parsed, self._context, start, start + EVENTS_PER_STEP)
+            await trio.lowlevel.checkpoint()
+        self._hand_over(records)
+
+    def _hand_over(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        ingest = self._ingest
+        ways = ingest.ways
+        if ways is None:
+            self._delivery = ingest.producer.delivery(records)
+            return
+        diverted = ways.diverted(records) if ways.look() else ()
+        if not ways.open:
+            self._delivery = ingest.producer.delivery(records)
+            return
+        self._records = records
+        if diverted:
+            records = self._divert(diverted, records)
+            if not records:
+                return
+        delivery = self._delivery = ingest.producer.delivery(records)
+        if not delivery.unsettled:
+            # Refused at once, for want of room or because it closes. Its rows are in the order of the calls, too.
+            self._catch(delivery)
+
+    def _divert(self, diverted: Sequence[int], records: Sequence[Record]) -> Sequence[Record]:
+        """Hand these events to the spool; returns the records of the others, and of those that it does not take."""
+        ways = self._ingest.ways
+        assert ways is not None
+        rows = self._rows = Rows(ways.spool, self._parsed.app, self._ingest.told_late)
+        refused = rows.submit({event: records[event] for event in diverted})
+        rows.forget(refused)
+        elsewhere = set(diverted).difference(refused)
+        self._places = [event for event in range(len(records)) if event not in elsewhere]
+        return ways.around([records[event] for event in self._places])
+
+    def _catch(self, delivery: "DeliveryLike") -> None:
+        """What Kafka has not taken becomes rows, synchronously: its share of the time is over, or it has refused."""
+        self._caught = True
+        outcomes = delivery.outcomes
+        if all(isinstance(outcome, Delivered) for outcome in outcomes):
+            return
+        ingest = self._ingest
+        ways = ingest.ways
+        assert ways is not None
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = Rows(ways.spool, self._parsed.app, ingest.told_late)
+        places = range(len(outcomes)) if self._places is None else self._places
+        if any(isinstance(outcome, Unknown) for outcome in outcomes):
+            # Before there are rows: a resolution that came first would find nobody to be told.
+            delivery.on_resolved(rows.hold(places))
+        rows.catch(places, outcomes, self._records)
+
+    # Waiting.
+
+    async def wait(self) -> None:
+        """Wait for Kafka, then for the spool, then for the bad topic a little.
+
+        On cancellation: what was not sealed, or not taken by the spool's writer, is withdrawn, synchronously; `settle`
+        tells what became of each event.
+        """
+        delivery = self._delivery
+        if delivery is None:
+            await trio.lowlevel.checkpoint()
+        elif not self._records:
+            with delivery:
+                await delivery.wait()
+        elif not self._caught:
+            with delivery, trio.move_on_at(self._kafka_at):
+                await delivery.wait()
+            self._catch(delivery)
+        if self._rows is not None:
+            await self._rows.wait(self._records)
+        rejections: Sequence[Rejection] = self._parsed.rejections
+        if delivery is not None or self._rows is not None:
+            rejections = [*rejections, *self._rejected_by_kafka()]
+        if rejections and not self._parsed.accept_only:
+            await self._ingest.write_bad(self._parsed, rejections, self._context)
+
+    def _rejected_by_kafka(self) -> list[Rejection]:
+        return [
+            Rejection(position=event.position, code="rejected", message=fate.reason, original=event.body)
+            for event, fate in zip(self._parsed.events, self._fates(), strict=True)
+            if isinstance(fate, NotSent) and status_of(fate) is Status.REJECTED
+        ]
+
+    # The end.
+
+    def _fates(self) -> Sequence[Fate | None]:
+        """What became of each event, as far as Kafka and the spool have said."""
+        delivery, rows = self._delivery, self._rows
+        if rows is None:
+            return delivery.outcomes if delivery is not None else [NotSent("withdrawn")] * len(self._parsed.events)
+        outcomes: list[Outcome | None] = [None] * len(self._parsed.events)
+        if delivery is not None:
+            places = range(len(outcomes)) if self._places is None else self._places
+            for event, outcome in zip(places, delivery.outcomes, strict=True):
+                outcomes[event] = outcome
+        return [rows.word(event, outcome) for event, outcome in enumerate(outcomes)]
+
+    def settle(self) -> Verdict:
+        """Take back what is open, read the outcomes, close the ledger's entry. Synchronous, idempotent."""
+        if self._verdict is not None:
+            return self._verdict
+        delivery, rows = self._delivery, self._rows
+        if delivery is not None:
+            delivery.withdraw()
+        if rows is not None:
+            rows.withdraw()
+        fates = self._fates()
+        verdict = judge(self._parsed, fates)
+        self._verdict = verdict
+        self._entry.close(verdict.counts)
+        if verdict.counts.unknown:
+            self._answer_later(fates)
+        self._delivery = self._rows = None
+        self._records = ()
+        return verdict
+
+    def _answer_later(self, fates: Sequence[Fate | None]) -> None:
+        """Some were told unknown: have it counted what becomes of them."""
+        delivery, rows, ingest = self._delivery, self._rows, self._ingest
+        if rows is not None:
+            unknown = [event for event, fate in enumerate(fates) if status_of(fate) is Status.UNKNOWN]
+            if rows.told(unknown):
+                ingest.look_back_at(rows)
+        if delivery is not None and (rows is None or not rows.holding):
+            delivery.on_resolved(ingest.resolved_late)

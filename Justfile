@@ -37,6 +37,11 @@ bench WHAT *ARGS:
     @python -c 'import aiokafka, uvloop' 2>/dev/null || uv sync --inexact --group bench
     @python -m tests.bench.{{ WHAT }} {{ ARGS }}
 
+# The fault table, on real Kafka and nginx, beside FastAPI + aiokafka: `just faults [--rows 1,4] [--quick] [--json FILE] [--markdown FILE]`.
+faults *ARGS: _nginx
+    @python -c 'import aiokafka, fastapi, httptools, uvicorn, uvloop, websockets' 2>/dev/null || uv sync --inexact --group faults
+    @python -m tests.faults {{ ARGS }}
+
 # Random programs against the producer until 50 000 steps held every invariant; ARGS: --steps N, --seed N.
 soak *ARGS:
     python -m tests.kafka_client.model.soak {{ ARGS }}

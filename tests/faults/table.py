@@ -1,0 +1,132 @@
+"""The table: Markdown for people, JSON for programs, and its place in a file that has more.
+
+Owns: how the figures look. Refuses to know: what they mean.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.faults.running import Result
+
+__all__ = ["BEGIN", "END", "Line", "as_json", "as_markdown", "put_into"]
+
+#: Between these lines of a file the table is replaced; all else stays.
+BEGIN, END = "<!-- what `just faults` printed -->", "<!-- until here -->"
+
+HEADS = (
+    "fault",
+    "server",
+    "sent",
+    "200",
+    "503",
+    "other upstream errors",
+    "no answer",
+    "lost",
+    "duplicates: marked, not",
+    "ghosts: announced, denied, without a word",
+    "p50, p99 ms",
+    "memory MB",
+    "in the spool",
+    "holds",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row on one server, and what of it does not hold."""
+
+    result: Result
+    broken: Sequence[str]
+
+
+def as_markdown(about: Mapping[str, str], lines: Sequence[Line]) -> str:
+    """The whole table, with what belongs beside it."""
+    table = [HEADS, ["---"] * len(HEADS), *(_cells(line) for line in lines)]
+    parts = ["".join("| " + " | ".join(cells) + " |\n" for cells in table), "\n"]
+    notes = [note for line in lines for note in _notes(line)]
+    parts += [f"- {name}: {text}\n" for name, text in about.items()]
+    parts += [f"- {note}\n" for note in notes]
+    return "".join(parts)
+
+
+def _cells(line: Line) -> list[str]:
+    result, account = line.result, line.result.account
+    errors = ", ".join(f"{count} × {status}" for status, count in result.upstream.errors.items())
+    other = ", ".join(f"{count} × {status}" for status, count in account.other.items())
+    return [
+        f"{result.row}. {result.title}",
+        result.server,
+        f"{account.sent:,}",
+        f"{account.ok:,} ({account.ok_share:.2%})",
+        f"{account.unavailable:,}",
+        ", ".join(filter(None, (errors, other))) or "0",
+        f"{account.no_answer:,}",
+        f"**{account.lost_events:,}**" if account.lost_events else "0",
+        f"{account.duplicates_marked:,}, {account.duplicates_unmarked:,}",
+        f"{account.ghosts_announced:,}, {account.ghosts_unannounced:,}, {account.ghosts_without_word:,}",
+        f"{_ms(account.p50_s)}, {_ms(account.p99_s)}",
+        f"{result.highest_bytes / 1e6:.0f}",
+        "–" if result.spool_rows is None else f"{result.spool_rows:,}",
+        f"**no**: {'; '.join(line.broken)}" if line.broken else "yes",
+    ]
+
+
+def _notes(line: Line) -> list[str]:
+    result = line.result
+    name = f"row {result.row}, {result.server}"
+    found = []
+    if result.outage_p99_s is not None and result.fsync_p99_s is not None:
+        found.append(
+            f"{name}: p99 of the {result.outage_answers:,} answers given from 2 s into the outage to its end "
+            f"({result.outage_s:.0f} s) {_ms(result.outage_p99_s)} ms; "
+            f"the disk's own fsync beside it p99 {_ms(result.fsync_p99_s)} ms"
+        )
+    if result.capacity is not None and result.goodput is not None:
+        found.append(f"{name}: capacity {result.capacity:.0f} requests/s, goodput {result.goodput:.0f} requests/s")
+    if result.account.rude_sent:
+        found.append(f"{name}: {result.account.rude_sent:,} requests of rude clients beside these")
+    if result.upstream.complaints:
+        said = ", ".join(f"{count} × {words}" for words, count in sorted(result.upstream.complaints.items()))
+        found.append(f"{name}: nginx's error log has {said}")
+    return found + [f"{name}: {note}" for note in result.notes]
+
+
+def _ms(seconds: float) -> str:
+    return "–" if math.isnan(seconds) else f"{seconds * 1000:,.0f}" if seconds >= 0.01 else f"{seconds * 1000:.1f}"
+
+
+def as_json(about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, object]:
+    """All figures, as plain values; NaN becomes None, which JSON has."""
+    rows = [{**_plain(asdict(line.result)), "broken": list(line.broken)} for line in lines]
+    return {"about": dict(about), "rows": rows}
+
+
+def _plain(value: dict[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, each in value.items():
+        if isinstance(each, dict):
+            found[name] = _plain({str(key): inner for key, inner in each.items()})
+        else:
+            found[name] = None if isinstance(each, float) and math.isnan(each) else each
+    return found
+
+
+def put_into(file: Path, text: str) -> None:
+    """Write the table to a file: between its markers where it has them, else as all of it. Whole or not at all.
+
+    Raises:
+        ValueError: The file has one marker without the other.
+    """
+    old = file.read_text() if file.exists() else ""
+    if BEGIN in old or END in old:
+        before, begin, rest = old.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise ValueError(f"{file} has not both of {BEGIN!r} and {END!r}, in this order")
+        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
+    part = file.with_name(file.name + ".part")
+    part.write_text(text)
+    os.replace(part, file)

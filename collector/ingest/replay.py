@@ -307,8 +307,16 @@ class Replay:
             if trio.current_time() < backoff.next_at:
                 continue
             others = frozenset() if partitions is None else frozenset(range(partitions)) - {partition}
+            after_id = self._after_id if partitions is None else 0
             rows = await self._spool.take(
-                Selection(rows=1, bytes=1, partitions=partitions or 0, without=others, by_key=self._by_key)
+                Selection(
+                    rows=1,
+                    bytes=1,
+                    after_id=after_id,
+                    partitions=partitions or 0,
+                    without=others,
+                    by_key=self._by_key,
+                )
             )
             if rows:
                 self._rows.took(rows)
@@ -316,13 +324,17 @@ class Replay:
                 self._probes_total += 1
                 nursery.start_soon(self._wait_for_probe, rows, partition, backoff, name=f"replay: probe of {partition}")
             else:
+                self._after_id = 0
                 backoff.failed(trio.current_time())
 
     async def _wait_for_probe(self, rows: Sequence[StoredRow], partition: int, backoff: Backoff) -> None:
         try:
-            # No end of its own: `delivery_timeout_s` is one.
-            if not await self._rows.send(rows, None if partition == _UNKNOWN else partition, math.inf):
+            # No end of its own: `delivery_timeout_s` is one. But a row of another topic does not find ours.
+            found = rows[0].record.topic == self._topic
+            explicit = None if partition == _UNKNOWN else partition
+            if not await self._rows.send(rows, explicit, math.inf if found else self._stall_s):
                 backoff.failed(trio.current_time())
+                self._after_id = rows[0].id if partition == _UNKNOWN else self._after_id
         finally:
             self._probing.discard(partition)
             self._look_again()

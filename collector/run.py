@@ -109,6 +109,7 @@ def watch(services: Services, producer_statistics: Callable[[], object]) -> None
     """Let the monitor show what the rooms count."""
     monitor, lifecycle = services.monitor, services.lifecycle
     monitor.watch("ledger", services.ledger.statistics)
+    monitor.watch("retry_memory", services.ingest.memory.statistics)
     monitor.watch("admission", services.admission.statistics)
     monitor.watch("producer", producer_statistics)
     monitor.watch_readiness(lambda: (lifecycle.status() == "ready", lifecycle.status()))

@@ -6,7 +6,7 @@ is counted late. Refuses to know: HTTP, websockets, the stages of one request (`
 Invariant: a good event never waits for the bad topic being away longer than `BAD_WAIT_S`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, TypeAlias
@@ -19,6 +19,7 @@ from collector.ingest.bad_limit import BadLimit
 from collector.ingest.bad_record import bad_record
 from collector.ingest.ledger import Ledger
 from collector.ingest.record import RecordContext, build_records
+from collector.ingest.retry_memory import RetryMemory
 from collector.ingest.spooling import Rows
 from collector.ingest.verdict import Fate
 from collector.ingest.ways import Ways
@@ -112,6 +113,7 @@ class Ingest:
         self.producer = producer
         self.ledger = ledger
         self.ways = ways
+        self.memory = RetryMemory(config.retry_memory)
         self._config = config
         self._late = late
         self._uncommitted: list[Rows] = []
@@ -133,16 +135,14 @@ class Ingest:
         work.enqueue()
         return work
 
-    def records(self, parsed: Parsed, context: RecordContext, start: int, stop: int) -> list[Record]:
+    def records(
+        self, parsed: Parsed, context: RecordContext, start: int, stop: int, doubtful: Collection[int]
+    ) -> list[Record]:
         """Make the records of these events, numbered in order."""
         first_seq = self._seq + 1
         events = parsed.events if start == 0 and stop >= len(parsed.events) else parsed.events[start:stop]
         self._seq += len(events)
-        return build_records(events, parsed, context, first_seq, self._config)
-
-    def resolved_late(self, index: int, outcome: Outcome) -> None:
-        """`Delivery.on_resolved`: a batch ended of which somebody was told unknown."""
-        self.told_late(outcome)
+        return build_records(events, parsed, context, first_seq, self._config, doubtful)
 
     def told_late(self, fate: Fate) -> None:
         """What became of an event that was told unknown."""

@@ -15,7 +15,7 @@ hash of (request id, position) for 0.04 µs an event, where a hash object per ev
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -88,9 +88,17 @@ def new_node() -> str:
 
 
 def build_records(
-    events: Sequence[Event], parsed: Parsed, context: RecordContext, first_seq: int, config: Config
+    events: Sequence[Event],
+    parsed: Parsed,
+    context: RecordContext,
+    first_seq: int,
+    config: Config,
+    doubtful: Collection[int] = (),
 ) -> list[Record]:
-    """Build the record of each of ``events``, a run of ``parsed.events``; the first is number ``first_seq``."""
+    """Build the record of each of ``events``, a run of ``parsed.events``; the first is number ``first_seq``.
+
+    ``doubtful`` are the positions of those that may be in the topic already.
+    """
     if not events:
         return []
     topic, key_of = config.kafka.topic, _KEYS[config.kafka.key]
@@ -113,7 +121,7 @@ def build_records(
             event.body if json else _quote(event.body),
         )
         headers: Headers = (("message-id", id_.encode()), node, ("seq", b"%d" % seq))
-        if context.maybe_duplicate:
+        if context.maybe_duplicate or (doubtful and event.position in doubtful):
             headers = (*headers, ("maybe-duplicate", b"1"))
         identity = event.identity
         key = None if identity is None else key_of(app, identity)

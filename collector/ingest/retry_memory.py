@@ -102,19 +102,20 @@ class RetryMemory:
     def __repr__(self) -> str:
         return f"<RetryMemory {len(self._young)} + {len(self._old)} entries, {self._hits} hits of {self._lookups}>"
 
-    def claim(self, parsed: Parsed) -> "Claim | None":
+    def claim(self, parsed: Parsed) -> "tuple[Parsed, Claim | None]":
         """Look up the events of one request, and remember that they are in work now.
 
-        Returns: None where nothing is to be remembered: no event has an id of its own, or the memory is off.
+        Returns: the request without the events that are settled already, and the claim on the others; None where
+            nothing is to be remembered: no event has an id of the client's own, or the memory is off.
         """
         events = parsed.events
         if not self._enabled or parsed.accept_only:
-            return None
+            return parsed, None
         if len(events) == 1:
             return self._claim_one(parsed, events[0])
         named = [event for event in events if event.id is not None]
         if not named:
-            return None
+            return parsed, None
         self._lookups += len(named)
         self._make_room(len(named))
         salt, prefix = self._salt, f"{self._prefix}{parsed.api}:{parsed.app}:"
@@ -125,12 +126,12 @@ class RetryMemory:
         if not new or len(named) < len(events):
             return self._claim_each(parsed, keys, bodies)
         young.update(zip(keys, [body + 1 for body in bodies], strict=True))
-        return Claim(self, parsed, keys, bodies)
+        return parsed, Claim(self, keys, bodies)
 
-    def _claim_one(self, parsed: Parsed, event: Event) -> "Claim | None":
+    def _claim_one(self, parsed: Parsed, event: Event) -> "tuple[Parsed, Claim | None]":
         """What the rest of `claim` would do, for a fifth of its cost."""
         if event.id is None:
-            return None
+            return parsed, None
         self._lookups += 1
         if self._clock() >= self._aging_at or len(self._young) >= self._generation_entries:
             self._make_room(1)
@@ -139,9 +140,9 @@ class RetryMemory:
         if key in self._young or key in self._old:
             return self._claim_each(parsed, (key,), (body,))
         self._young[key] = body + 1
-        return Claim(self, parsed, (key,), (body,))
+        return parsed, Claim(self, (key,), (body,))
 
-    def _claim_each(self, parsed: Parsed, keys: Sequence[int], bodies: Sequence[int]) -> "Claim":
+    def _claim_each(self, parsed: Parsed, keys: Sequence[int], bodies: Sequence[int]) -> "tuple[Parsed, Claim]":
         words = iter(zip(keys, bodies, strict=True))
         missing: list[Event] = []
         entries: list[int | None] = []
@@ -166,7 +167,7 @@ class RetryMemory:
         deduplicated = len(parsed.events) - len(missing)
         if deduplicated:
             parsed = msgspec.structs.replace(parsed, events=missing)
-        return Claim(self, parsed, entries, of_missing, doubtful, deduplicated)
+        return parsed, Claim(self, entries, of_missing, doubtful, deduplicated)
 
     def _find(self, key: int, body: int) -> tuple[int, int]:
         """Where the entry of this event is or would be, and its state (0: none, or forgotten)."""
@@ -257,12 +258,10 @@ class RetryMemory:
 class Claim(Struct, frozen=True, eq=False, gc=False):
     """The events of one request in the memory, from its beginning to the last late resolution.
 
-    An index is one among ``parsed.events``: of those that are to be sent.
+    An index is one among the events that are to be sent.
     """
 
     _memory: RetryMemory
-    parsed: Parsed
-    """The request without the events that are settled already."""
     _entries: Sequence[int | None]
     _bodies: Sequence[int]
     doubtful: Collection[int] = ()

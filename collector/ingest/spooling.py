@@ -26,8 +26,8 @@ MAYBE_DUPLICATE = ("maybe-duplicate", b"1")
 
 NOT_IN_TIME = Unknown("spool: its commit did not come in time")
 
-#: Tells the word on an event that was told unknown before.
-LateWord: TypeAlias = Callable[[Fate], None]
+#: Tells the word on an event that was told unknown before; the event by its place.
+LateWord: TypeAlias = Callable[[int, Fate], None]
 
 
 class SpoolLike(Protocol):
@@ -157,7 +157,7 @@ class Rows:
             receipt.resolve(place, outcome)
         if event in self._told_unknown and (row is None or isinstance(outcome, Delivered) or self._lost(event)):
             self._told_unknown.discard(event)
-            self._late(outcome)
+            self._late(event, outcome)
 
     def _lost(self, event: int) -> bool:
         receipt, place = self._rows[event]
@@ -194,7 +194,7 @@ class Rows:
         for event in list(self._told_unknown):
             if event in self._ended and (event not in self._rows or self._lost(event)):
                 self._told_unknown.discard(event)
-                self._late(self._ended[event])
+                self._late(event, self._ended[event])
         return self.look_back()
 
     def look_back(self) -> bool:
@@ -210,18 +210,18 @@ class Rows:
                     more = True
                 case Stored() as stored:
                     self._told_unknown.discard(event)
-                    self._late(stored)
+                    self._late(event, stored)
                 case Refused(reason):
                     # Kafka's word counts again. A row that was never held has none: it is proved not to be stored.
                     if event in self._ended:
                         self._told_unknown.discard(event)
-                        self._late(self._ended[event])
+                        self._late(event, self._ended[event])
                     elif event not in self._events:
                         self._told_unknown.discard(event)
-                        self._late(NotSent(reason))
+                        self._late(event, NotSent(reason))
                 case Decided(outcome):
                     self._told_unknown.discard(event)
-                    self._late(outcome)
+                    self._late(event, outcome)
         return more
 
 

@@ -103,9 +103,9 @@ class Verdict:
 
 
 def outcome_line(counts: Counts) -> str:
-    """The five counts in the form of ``X-Collector-Outcome``."""
+    """The five counts in the form of ``X-Collector-Outcome``; what was settled before is delivered, for a client."""
     return (
-        f"delivered={counts.delivered}, spooled={counts.spooled}, rejected={counts.rejected}, "
+        f"delivered={counts.delivered + counts.deduplicated}, spooled={counts.spooled}, rejected={counts.rejected}, "
         f"not_sent={counts.not_sent}, unknown={counts.unknown}"
     )
 
@@ -128,8 +128,11 @@ def first_word(reason: str) -> str:
     return reason.partition(":")[0].strip()
 
 
-def judge(parsed: Parsed, fates: Sequence[Fate | None]) -> Verdict:
-    """The verdict on a request; ``fates`` are of its good events, in the order of ``parsed.events``."""
+def judge(parsed: Parsed, fates: Sequence[Fate | None], deduplicated: int = 0) -> Verdict:
+    """The verdict on a request; ``fates`` are of its good events, in the order of ``parsed.events``.
+
+    ``deduplicated`` events more were settled before, and are not among ``parsed.events``.
+    """
     if parsed.accept_only:
         return Verdict(counts=Counts(dropped=len(parsed.events) + len(parsed.rejections)))
     tally = [0] * len(Status)
@@ -159,6 +162,7 @@ def judge(parsed: Parsed, fates: Sequence[Fate | None]) -> Verdict:
             rejected=tally[Status.REJECTED],
             not_sent=tally[Status.NOT_SENT],
             unknown=tally[Status.UNKNOWN],
+            deduplicated=deduplicated,
         ),
         unknown_positions=unknown,
         fault=fault,

@@ -22,7 +22,7 @@ import trio
 
 from collector.dialects.base import Parsed, Rejection
 from collector.ingest.record import RecordContext
-from collector.ingest.spooling import Rows
+from collector.ingest.spooling import LateWord, Rows
 from collector.ingest.verdict import Fate, Status, Verdict, judge, status_of
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 
@@ -44,6 +44,7 @@ class Work:
 
     __slots__ = (
         "_caught",
+        "_claim",
         "_context",
         "_delivery",
         "_entry",
@@ -58,10 +59,12 @@ class Work:
 
     def __init__(self, ingest: "Ingest", parsed: Parsed, context: RecordContext, kafka_at: float) -> None:
         self._ingest = ingest
-        self._parsed = parsed
+        events = len(parsed.events) + len(parsed.rejections)
+        # From here on the request is what of it is to be sent.
+        self._parsed, self._claim = ingest.memory.claim(parsed)
         self._context = context
         self._kafka_at = kafka_at
-        self._entry = ingest.ledger.open(len(parsed.events) + len(parsed.rejections))
+        self._entry = ingest.ledger.open(events)
         self._delivery: DeliveryLike | None = None
         self._places: Sequence[int] | None = None
         """Which event each record of the delivery is; None: all, in order."""
@@ -82,7 +85,7 @@ class Work:
     def enqueue(self) -> None:
         """Make all records and hand them over: from here on they wait in the producer or for the spool's writer."""
         if not self._parsed.accept_only:
-            self._hand_over(self._ingest.records(self._parsed, self._context, 0, len(self._parsed.events)))
+            self._hand_over(self._make(0, len(self._parsed.events)))
 
     async def enqueue_in_steps(self) -> None:  # noqa: ASYNC910  # without one for few events: `wait` comes next
         """As `enqueue`, with a checkpoint every few hundred events while the records are made.
@@ -95,9 +98,13 @@ class Work:
             return  # noqa: ASYNC910  # the same
         records: list[Record] = []
         for start in range(0, count, EVENTS_PER_STEP):
-            records += self._ingest.records(self._parsed, self._context, start, start + EVENTS_PER_STEP)
+            records += self._make(start, start + EVENTS_PER_STEP)
             await trio.lowlevel.checkpoint()
         self._hand_over(records)
+
+    def _make(self, start: int, stop: int) -> list[Record]:
+        doubtful = () if self._claim is None else self._claim.doubtful
+        return self._ingest.records(self._parsed, self._context, start, stop, doubtful)
 
     def _hand_over(self, records: Sequence[Record]) -> None:
         if not records:
@@ -125,7 +132,7 @@ class Work:
         """Hand these events to the spool; returns the records of the others, and of those that it does not take."""
         ways = self._ingest.ways
         assert ways is not None
-        rows = self._rows = Rows(ways.spool, self._parsed.app, self._ingest.told_late)
+        rows = self._rows = Rows(ways.spool, self._parsed.app, self._late_word())
         refused = rows.submit({event: records[event] for event in diverted})
         rows.forget(refused)
         elsewhere = set(diverted).difference(refused)
@@ -143,7 +150,7 @@ class Work:
         assert ways is not None
         rows = self._rows
         if rows is None:
-            rows = self._rows = Rows(ways.spool, self._parsed.app, ingest.told_late)
+            rows = self._rows = Rows(ways.spool, self._parsed.app, self._late_word())
         places = range(len(outcomes)) if self._places is None else self._places
         if any(isinstance(outcome, Unknown) for outcome in outcomes):
             # Before there are rows: a resolution that came first would find nobody to be told.
@@ -207,9 +214,15 @@ class Work:
         if rows is not None:
             rows.withdraw()
         fates = self._fates()
-        verdict = judge(self._parsed, fates)
+        claim = self._claim
+        verdict = judge(self._parsed, fates, 0 if claim is None else claim.deduplicated)
         self._verdict = verdict
         self._entry.close(verdict.counts)
+        if claim is not None:
+            if verdict.counts.delivered + verdict.counts.spooled == len(fates):
+                claim.settle_all()
+            else:
+                claim.settle([status_of(fate) for fate in fates])
         if verdict.counts.unknown:
             self._answer_later(fates)
         self._delivery = self._rows = None
@@ -224,4 +237,17 @@ class Work:
             if rows.told(unknown):
                 ingest.look_back_at(rows)
         if delivery is not None and (rows is None or not rows.holding):
-            delivery.on_resolved(ingest.resolved_late)
+            late = self._late_word()
+            places = range(len(delivery.outcomes)) if self._places is None else self._places
+            delivery.on_resolved(lambda index, outcome: late(places[index], outcome))
+
+    def _late_word(self) -> LateWord:
+        """Who is told what becomes of an event that was told unknown. It keeps nothing of the request but its ids."""
+        ingest, claim = self._ingest, self._claim
+
+        def late(event: int, fate: Fate) -> None:
+            ingest.told_late(fate)
+            if claim is not None:
+                claim.resolved(event, status_of(fate))
+
+        return late

@@ -333,7 +333,7 @@ class Session:
             members = {"code": verdict.fault.code, "message": verdict.fault.message}
         if not single:
             members["counts"] = {
-                "delivered": counts.delivered,
+                "delivered": counts.delivered + counts.deduplicated,
                 "spooled": counts.spooled,
                 "rejected": counts.rejected,
                 "not_sent": counts.not_sent,

@@ -23,6 +23,8 @@ COMMANDS = {
     "check": "print the chain of deadlines with its numbers and verify the topic",
     "tail": "print events from the topic as they come",
     "send": "send events to a collector, over HTTP or websocket",
+    "report": "what became of every event: the ledgers over time",
+    "replay": "feed back what nginx kept while no collector could be reached",
     "render": "write configuration for others: nginx",
 }
 

@@ -18,6 +18,7 @@ import trio
 
 from collector.config import Config
 from collector.devtools.children import Child, open_child
+from collector.last_resort.place import make_place
 from collector.nginx import NginxPlace, render_nginx
 
 __all__ = ["Nginx", "NginxUnavailable", "open_nginx"]
@@ -76,6 +77,8 @@ def _prepare(config: Config, directory: Path, upstreams: Sequence[str], address:
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     place = NginxPlace.within(directory, user="root" if os.geteuid() == 0 else None)
+    if config.nginx.last_resort == "accept":
+        make_place(Path(config.nginx.last_resort_file))
     file = directory / "nginx.conf"
     file.write_text(render_nginx(config, upstreams=upstreams, listen=address, place=place))
     return file

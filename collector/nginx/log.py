@@ -43,10 +43,7 @@ _LOG_MEMBERS = (
 
 def log_lines(config: Config, place: NginxPlace) -> list[str]:
     """Return the log's form and its variables; other maps use them too."""
-    rows = list(_LOG_MEMBERS)
-    if config.nginx.last_resort == "accept":
-        rows.append(("kept", "$kept_by"))
-    members = ",".join(f'"{name}":"{variable}"' for name, variable in rows)
+    members = ",".join(f'"{name}":"{variable}"' for name, variable in _LOG_MEMBERS)
     return [
         f"map $remote_addr $logged_address {{{_ADDRESS_MAPS[config.privacy.ip]}",
         "}",

@@ -1,0 +1,266 @@
+"""A file of kept requests, fed back: chunk by chunk, and resumed where the last replay ended.
+
+Owns: the chunks, what the cursor says before and after each, the report. Refuses to know: dialects, Kafka, who runs it.
+
+Invariants: a line is on the disk as perhaps sent before its first record goes to the producer, and done only when
+every event of it is delivered or rejected for good; a line that cannot be read never stops the others; memory is
+bounded by one chunk and one request.
+
+Theory. A chunk is a few hundred lines in order. It is prepared, the cursor names its lines as perhaps sent (one fsync),
+it is sent, and what of it is done leaves the cursor with the next chunk's fsync. So a crash repeats one chunk, and the
+repeated records say ``maybe-duplicate: 1``. Where something of a chunk was not delivered in time the replay ends after
+it: whatever holds it up would hold up the rest. The next one begins with those lines.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import trio
+
+from collector.dialects.base import ClientFault
+from collector.ingest.verdict import Verdict, ranges
+from collector.last_resort.cursor import Cursor, CursorFault, OpenLine, cursor_path, read_cursor, write_cursor
+from collector.last_resort.feed import Feeder, Prepared
+from collector.last_resort.kept import LINE_START, BrokenLine, read_kept
+from collector.last_resort.lines import KeptFile, RawLine
+
+__all__ = ["Report", "replay"]
+
+#: A chunk ends when it has so many lines, or so many bytes of bodies (inflated).
+CHUNK_LINES = 500
+CHUNK_BYTES = 4 * 1024 * 1024
+
+#: Lines that are told one by one; the others are counted.
+TOLD_LINES = 100
+
+LINES_TEXT_BYTES = 500
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What one run did. Lines count from 1; events are those of this run."""
+
+    before: int = 0
+    """Lines that were done when it began."""
+    fed: int = 0
+    refused: int = 0
+    """Requests that a client would have heard 400 for, as a whole."""
+    broken: int = 0
+    """Pieces that are no whole line of nginx's."""
+    events: "Counter[str]" = field(default_factory=Counter)
+    """By the words of the ledger: delivered, rejected, not_sent, unknown, …"""
+    left: tuple[OpenLine, ...] = ()
+    """Lines that are to be fed back again."""
+    reason: str = ""
+    """Why the first of them is left."""
+    behind_bytes: int = 0
+    """At the end of the file, not fed back: what came meanwhile, and a line without its end."""
+    stopped: bool = False
+    """Somebody asked it to stop."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left or unknown."""
+        return not self.left and not self.stopped
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        events = {name: self.events[name] for name in ("delivered", "rejected", "not_sent", "unknown")}
+        events |= {name: count for name, count in self.events.items() if count and name not in events}
+        said = [
+            f"lines: {self.fed} fed back, {self.refused} refused, {self.broken} broken, {len(self.left)} left; "
+            f"{self.before} were done before",
+            "events: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in events.items()),
+        ]
+        if self.left:
+            numbers = ranges([line.number for line in self.left], LINES_TEXT_BYTES)
+            said.append(f"left: line {numbers} ({self.reason or 'a replay was cut off'}); run it again")
+        if self.behind_bytes:
+            said.append(f"not looked at yet: {self.behind_bytes} bytes at the end")
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One request of a chunk, and the line that it is in."""
+
+    line: OpenLine
+    prepared: Prepared
+
+
+async def replay(
+    file: KeptFile,
+    feeder: Feeder,
+    *,
+    patience_s: float,
+    say: Callable[[str], object],
+    stopping: Callable[[], bool] = lambda: False,
+    cursors: Path | None = None,
+) -> Report:
+    """Feed back what of ``file`` is not done.
+
+    Args:
+        patience_s: How long a chunk may take to be acknowledged.
+        say: Told about each line that is no good, the first `TOLD_LINES`.
+        stopping: Asked after each chunk.
+        cursors: The directory of the cursor; None: the file's.
+
+    Raises:
+        CursorFault: The file is not the one that its cursor is of.
+        OSError: The file cannot be read, or the cursor not written.
+
+    On cancellation: the lines of the chunk that is on its way are fed back again by the next replay, marked.
+    """
+    run = _Run(file, feeder, patience_s, say)
+    identity = file.identity()
+    if identity is not None:
+        run.resume(identity, cursors or file.path.parent)
+        chunk: Sequence[_Item] | None = await run.prepare_open()
+        while chunk is not None and await run.send(chunk):
+            if stopping():
+                run.stop()
+                break
+            chunk = await run.prepare_next()
+    return await run.end()
+
+
+class _Run:
+    """One replay of one file."""
+
+    def __init__(self, file: KeptFile, feeder: Feeder, patience_s: float, say: Callable[[str], object]) -> None:
+        self._file = file
+        self._feeder = feeder
+        self._patience_s = patience_s
+        self._say = say
+        self._told = 0
+        self._path = Path()
+        self._cursor = self._written = Cursor()
+        self.report = Report()
+
+    def resume(self, identity: str, directory: Path) -> None:
+        """Find out how far the last replay came."""
+        self._path = cursor_path(directory, identity)
+        self._cursor = self._written = cursor = read_cursor(self._path)
+        if cursor.offset > self._file.size_bytes:
+            raise CursorFault(
+                f"{self._file.path} has {self._file.size_bytes} bytes, and {cursor.offset} of it were replayed: it was "
+                f"cut. {self._path} is its cursor"
+            )
+        self.report.before = cursor.lines - len(cursor.open)
+
+    def _behind(self) -> bool:
+        """Whether there are whole lines that nobody has looked at."""
+        return next(self._file.lines(self._cursor.offset, 1), None) is not None
+
+    def stop(self) -> None:
+        """Somebody asked for it."""
+        self.report.stopped = self._behind()
+
+    async def prepare_open(self) -> list[_Item]:
+        """Prepare the lines that the last replay has left."""
+        await trio.lowlevel.checkpoint()
+        chunk: list[_Item] = []
+        for line in self._cursor.open:
+            for raw in self._file.lines(line.offset, line.number):
+                item = await self._prepare(raw.data, line)
+                if item is not None:
+                    chunk.append(item)
+                break
+        return chunk
+
+    async def prepare_next(self) -> list[_Item] | None:
+        """Prepare the next lines and move the cursor behind them; None at the end of the file."""
+        await trio.lowlevel.checkpoint()
+        chunk: list[_Item] = []
+        size = 0
+        last: RawLine | None = None
+        for count, raw in enumerate(self._file.lines(self._cursor.offset, self._cursor.lines + 1), 1):
+            last = raw
+            found = self._whole(raw)
+            if found is not None:
+                data, offset = found
+                item = await self._prepare(data, OpenLine(offset, raw.number, maybe_duplicate=False))
+                if item is not None:
+                    chunk.append(item)
+                    size += item.prepared.body_bytes
+            if count >= CHUNK_LINES or size >= CHUNK_BYTES:
+                break
+        if last is None:
+            return None
+        self._cursor = Cursor(offset=last.end, lines=last.number, open=self._cursor.open)
+        return chunk
+
+    def _whole(self, raw: RawLine) -> tuple[bytes, int] | None:
+        """The request in this line and where it begins: a disk that was full leaves half a line before the next."""
+        at = raw.data.rfind(LINE_START)
+        if at:
+            if raw.data:
+                self.report.broken += 1
+                self._tell(f"line {raw.number}: broken: {'half a line' if at > 0 else 'not a kept request'}")
+            if at < 0:
+                return None
+        return raw.data[at:], raw.offset + at
+
+    async def _prepare(self, data: bytes, line: OpenLine) -> _Item | None:
+        try:
+            kept = read_kept(data)
+            prepared = await self._feeder.prepare(kept, maybe_duplicate=line.maybe_duplicate)
+        except BrokenLine as broken:
+            self.report.broken += 1
+            self._tell(f"line {line.number}: broken: {broken}")
+            return None  # noqa: ASYNC910  # nothing was waited for
+        except ClientFault as fault:
+            self.report.refused += 1
+            self._tell(f"line {line.number}: refused: {fault}")
+            return None  # noqa: ASYNC910  # the same
+        return _Item(line, prepared)
+
+    def _tell(self, text: str) -> None:
+        self._told += 1
+        if self._told <= TOLD_LINES:
+            self._say(text)
+        elif self._told == TOLD_LINES + 1:
+            self._say("more lines are no good: they are counted")
+
+    async def send(self, chunk: Sequence[_Item]) -> bool:
+        """Send a chunk; whether every line of it is done."""
+        self._move(OpenLine(item.line.offset, item.line.number, maybe_duplicate=True) for item in chunk)
+        if not chunk:
+            return True  # noqa: ASYNC910  # nothing to send
+        await self._write()
+        verdicts = await self._feeder.deliver([item.prepared for item in chunk], self._patience_s)
+        left = list(self._left(chunk, verdicts))
+        self.report.fed += len(chunk) - len(left)
+        self._move(left)
+        return not left
+
+    def _left(self, chunk: Sequence[_Item], verdicts: Sequence[Verdict]) -> Iterator[OpenLine]:
+        """Count what became of the events; what is not done is open."""
+        for item, verdict in zip(chunk, verdicts, strict=True):
+            counts = verdict.counts
+            self.report.events.update(asdict(counts))
+            if counts.not_sent or counts.unknown:
+                self.report.reason = self.report.reason or verdict.reason
+                maybe = item.line.maybe_duplicate or bool(counts.delivered or counts.unknown)
+                yield OpenLine(item.line.offset, item.line.number, maybe)
+
+    def _move(self, open_lines: Iterable[OpenLine]) -> None:
+        self._cursor = Cursor(offset=self._cursor.offset, lines=self._cursor.lines, open=tuple(open_lines))
+
+    async def _write(self) -> None:  # noqa: ASYNC910  # what is there already needs no waiting
+        """Have the cursor on the disk, where it is not yet."""
+        if self._cursor != self._written:
+            await trio.to_thread.run_sync(write_cursor, self._path, self._cursor)
+            self._written = self._cursor
+
+    async def end(self) -> Report:
+        """Write down how far it came, and close the report."""
+        await self._write()
+        self.report.left = self._cursor.open
+        self.report.behind_bytes = behind_bytes = self._file.size_bytes - self._cursor.offset
+        if behind_bytes and not self.report.left and not self._behind():
+            self.report.broken += 1
+            self._tell(f"line {self._cursor.lines + 1}: broken so far: it has {behind_bytes} bytes and no end")
+        return self.report

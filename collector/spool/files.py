@@ -1,0 +1,198 @@
+"""Which file is ours: the directory, the locks, the space kept for a full disk.
+
+Owns: the names in the directory, who holds which file. Refuses to know: what is in a file.
+
+    NAME.sqlite3          one process's spool, with SQLite's own -wal and -shm beside it
+    NAME.sqlite3.lock     held with flock(2) as long as the process lives; says who holds it, as JSON
+    NAME.sqlite3.room     space for a full disk: given back when it is full, so that rows can still leave
+
+A name is the `node` that made the file. A process takes the first file whose lock is free, or makes one.
+
+Invariant: nobody opens a file for writing without its lock, and the kernel gives the lock back when its holder dies.
+"""
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from collector.spool.salvage import finish_exchange, salvage
+from collector.spool.store import Store
+
+__all__ = ["Lock", "MemoryFile", "SpoolFiles", "holder_of"]
+
+SUFFIX: Final = ".sqlite3"
+LOCK_SUFFIX: Final = ".lock"
+ROOM_SUFFIX: Final = ".room"
+
+ROOM_BYTES: Final = 4 * 1024 * 1024
+"""Twice what a chunk of 500 rows of 1 kB writes when it leaves, with what copying the log needs."""
+
+
+class MemoryFile:
+    """The opener of ":memory:"."""
+
+    path = ":memory:"
+
+    def open(self) -> Store:
+        return Store(self.path)
+
+    def salvage(self) -> Store:
+        return Store(self.path)
+
+    def give_room(self) -> None:
+        """There is none."""
+
+    def keep_room(self) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """There is no lock."""
+
+
+class Lock:
+    """The lock of one file, held from `take` to `release`."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def take(cls, file: Path, holder: dict[str, object]) -> "Lock | None":
+        """Take the lock of this file without waiting; None: somebody has it.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        path = lock_of(file)
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except OSError:
+                os.close(descriptor)
+                raise
+            # Its holder may have removed it between our opening and our lock: then we hold a lock that nobody sees.
+            if _same(path, descriptor):
+                lock = cls(path, descriptor)
+                lock._write(holder)
+                return lock
+            os.close(descriptor)
+
+    def _write(self, holder: dict[str, object]) -> None:
+        # For people; a full disk must not keep us from the lock.
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps(holder).encode() + b"\n", 0)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Let go; ``remove`` with the file that it was for."""
+        if remove:
+            with suppress(OSError):
+                self.path.unlink()
+        os.close(self._descriptor)
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    ours = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def lock_of(file: Path) -> Path:
+    """The lock's own file."""
+    return file.with_name(file.name + LOCK_SUFFIX)
+
+
+def holder_of(file: Path) -> dict[str, object] | None:
+    """Who holds this file: ``pid``, ``node``, ``admin``; None: nobody."""
+    try:
+        with lock_of(file).open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                return None
+            held = json.loads(stream.read() or "{}")
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+class SpoolFiles:
+    """The opener of a directory.
+
+    Args:
+        node: Names a new file, and is told in the lock.
+        admin: The admin listener's address, told in the lock.
+    """
+
+    def __init__(self, directory: str, *, node: str, admin: str | None) -> None:
+        self.directory = Path(directory)
+        self._node = node
+        self.holder: dict[str, object] = {"pid": os.getpid(), "node": node, "admin": admin}
+        self._lock: Lock | None = None
+        self.file: Path | None = None
+        self._opened = False
+
+    @property
+    def path(self) -> str:
+        return str(self.file or self.directory)
+
+    def open(self) -> Store:
+        if self._lock is None:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.file, self._lock = self._choose()
+        finish_exchange(Path(self.path))
+        store = Store(self.path, end_holds=not self._opened)
+        self._opened = True
+        return store
+
+    def _choose(self) -> tuple[Path, Lock]:
+        for file in [*spools_in(self.directory), self.directory / f"{self._node}{SUFFIX}"]:
+            lock = Lock.take(file, self.holder)
+            if lock is not None:
+                return file, lock
+        raise FileExistsError(f"{self.directory}: another process has this node's file")
+
+    def salvage(self) -> Store:
+        if self.file is not None:
+            salvage(self.file)
+        return self.open()
+
+    def give_room(self) -> None:
+        with suppress(OSError):
+            Path(self.path + ROOM_SUFFIX).unlink(missing_ok=True)
+
+    def keep_room(self) -> None:
+        path = self.path + ROOM_SUFFIX
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < ROOM_BYTES:
+                os.posix_fallocate(descriptor, 0, ROOM_BYTES)
+        except OSError:
+            os.ftruncate(descriptor, 0)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def spools_in(directory: Path) -> list[Path]:
+    """The files of this directory, the oldest name first."""
+    return sorted(directory.glob(f"*{SUFFIX}"))

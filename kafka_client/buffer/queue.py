@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from kafka_client.outcome import NotSent
-from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES, encode_record_tail, plain_size
+from kafka_client.wire.record_batch import RECORD_OVERHEAD_MAX_BYTES, encode_record_tail, plain_sizes
 
 from .budget import ByteBudget, reason_of
 from .delivery import Single, Tally
@@ -89,7 +89,10 @@ class RecordQueue:
 
     def put_parcel(self, run: Run, tails: Sequence[bytes | None], size: int, plain: bool) -> None:
         """Queue a run whose records, none of them taken back, lay elsewhere; it is cut where a segment is full."""
-        if size + RECORD_OVERHEAD_MAX_BYTES * len(tails) <= self.last.room:
+        need = size + RECORD_OVERHEAD_MAX_BYTES * len(tails)
+        if need <= self.segment_bytes and self.last.room < min(need, self.segment_bytes // 4):
+            self.open_segment()  # a batch that is nearly full is worth less than a run that stays whole
+        if need <= self.last.room:
             self.last.put(run, tails, size, plain)
             return
         sizes = _sizes(tails, plain)
@@ -222,8 +225,8 @@ class RecordQueue:
 
 def _sizes(tails: Sequence[bytes | None], plain: bool) -> list[int]:
     """The lengths of tails none of which was taken back, or what they would be for plain ones."""
-    size_of = plain_size if plain else len
-    return [size_of(tail) for tail in tails if tail is not None]
+    lengths = map(len, tails)  # type: ignore[arg-type]  # no None among them
+    return plain_sizes(lengths) if plain else list(lengths)
 
 
 class Undealt:

@@ -14,6 +14,7 @@ part's own ``outcome`` or stand in the delivery by index.
 """
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Protocol, TypeAlias, Union
 
 import msgspec
@@ -270,11 +271,20 @@ def spell(part: Part, resolution: Resolution, outcomes: list[Outcome | None]) ->
     elif isinstance(part.timestamps, int) and resolution.base_offset >= 0:
         # As `outcome_at` in a loop, for the usual case: bulk deliveries spend their time here.
         stamp = part.timestamps if resolution.log_append_time_ms < 0 else resolution.log_append_time_ms
-        partition, attempts = resolution.partition, resolution.attempts
         offset = resolution.base_offset + part.first
-        for index in part.indices:
-            outcomes[index] = Delivered(partition, offset, stamp, attempts)
-            offset += 1
+        indices = part.indices
+        all_of_it = map(
+            Delivered,
+            repeat(resolution.partition),
+            range(offset, offset + len(indices)),
+            repeat(stamp),
+            repeat(resolution.attempts),
+        )
+        if isinstance(indices, range):
+            outcomes[indices.start : indices.stop] = all_of_it
+        else:
+            for index, outcome in zip(indices, all_of_it, strict=True):
+                outcomes[index] = outcome
     else:
         for j, index in enumerate(part.indices):
             outcomes[index] = outcome_at(part, resolution, j)

@@ -30,6 +30,7 @@ from kafka_client.wire.record_batch import (
     RECORD_OVERHEAD_MAX_BYTES,
     encode_record_tail,
     plain_size,
+    plain_sizes,
 )
 
 from .dispatch import Dispatch
@@ -53,6 +54,7 @@ class Intake:
         self._topics = dispatch.topics
         self._timeout_s = min(config.delivery_timeout_s, FOREVER_S)
         self._record_max = config.record_max_bytes - RECORD_OVERHEAD_MAX_BYTES - BATCH_OVERHEAD_BYTES
+        self._plain_max = min(PLAIN_VALUES_BELOW_BYTES - 1, self._record_max - RECORD_OVERHEAD_MAX_BYTES)
         self._clock = trio.lowlevel.current_clock().current_time
         self._stamp = 0
         self._stamped_until = -1.0
@@ -120,26 +122,44 @@ class Intake:
         """
         if not isinstance(records, Sequence):
             raise TypeError(f"records: a sequence, not {type(records).__name__}: outcomes come in its order")
+        count = len(records)
+        topic = records[0].topic
+        # In one pass, for the usual case: values of one topic and nothing else.
+        values = [
+            record.value
+            for record in records
+            if record.key is None
+            and record.partition is None
+            and record.timestamp_ms is None
+            and not record.headers
+            and record.topic == topic
+        ]
+        if len(values) == count and set(map(type, values)) == {bytes}:
+            lengths = list(map(len, values))  # type: ignore[arg-type]  # they are bytes
+            if max(lengths) <= self._plain_max:
+                return self._many_plain(topic, values, sum(plain_sizes(lengths)))  # type: ignore[arg-type]
+        return self._many_of_any_kind(records)
+
+    def _many_plain(self, topic: str, values: list[bytes], size: int) -> Delivery:
+        """Values of one topic, none too large."""
+        now = self._clock()
+        count = len(values)
+        check_topic(topic)
+        if self.closed:
+            return self._refused(count, now + self._timeout_s, "closed")
+        delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
+        part = Part(delivery, range(count), self._read_stamp(now), count)
+        delivery.parts = [part]
+        parcel = Parcel(topic, part, values, size, (NO_ROUTE,) * count, plain=True)
+        return self._taken_in(delivery, [parcel], now)
+
+    def _many_of_any_kind(self, records: Sequence[Record]) -> Delivery:
         now = self._clock()
         count = len(records)
-        tails: list[bytes]
-        routes: Sequence[int]
-        plain = all(
-            record.key is None and record.partition is None and not record.headers and record.value.__class__ is bytes
-            for record in records
-        )
-        if plain:
-            tails = [record.value for record in records]  # type: ignore[misc]  # that are bytes
-            plain = max(map(len, tails)) < PLAIN_VALUES_BELOW_BYTES
-        if plain:
-            routes = (NO_ROUTE,) * count
-            sizes = list(map(plain_size, tails))
-        else:
-            tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
-            routes = [
-                NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
-            ]
-            sizes = list(map(len, tails))
+        tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+        routes = [
+            NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
+        ]
         stamps = timestamps_of(records, self._read_stamp(now))
         topics = {record.topic for record in records}
         for name in topics:
@@ -147,20 +167,22 @@ class Intake:
         if self.closed:
             return self._refused(count, now + self._timeout_s, "closed")
         delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
+        sizes = list(map(len, tails))
         if len(topics) == 1 and max(sizes) <= self._record_max:
             part = Part(delivery, range(count), stamps, count)
-            parcels = [Parcel(next(iter(topics)), part, tails, sum(sizes), routes, plain=plain)]
+            parcels = [Parcel(records[0].topic, part, tails, sum(sizes), routes)]
         else:
-            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps, plain)
+            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps)
         delivery.parts = [parcel.run for parcel in parcels if isinstance(parcel.run, Part)]
+        return self._taken_in(delivery, parcels, now) if parcels else delivery
+
+    def _taken_in(self, delivery: Bulk, parcels: Sequence[Parcel], now: float) -> Delivery:
         cost = sum([parcel.cost for parcel in parcels])
-        if cost == 0:
-            return delivery
-        if not self._budget.try_take(cost):
+        if self._budget.try_take(cost):
+            for parcel in parcels:
+                (self._topics.get(parcel.topic) or self._dispatch.topic(parcel.topic)).deal(parcel, now)
+        else:
             self._dispatch.stand_in_line(delivery, parcels, cost)
-            return delivery
-        for parcel in parcels:
-            (self._topics.get(parcel.topic) or self._dispatch.topic(parcel.topic)).deal(parcel, now)
         return delivery
 
     def none(self) -> Delivery:
@@ -175,7 +197,6 @@ class Intake:
         sizes: Sequence[int],
         routes: Sequence[int],
         stamps: int | list[int],
-        plain: bool,
     ) -> list[Parcel]:
         """One parcel a topic, without the records that are too large."""
         positions: dict[str, list[int]] = {}
@@ -198,7 +219,6 @@ class Intake:
                     [tails[index] for index in indices],
                     sum([sizes[index] for index in indices]),
                     [routes[index] for index in indices],
-                    plain=plain,
                 )
             )
         return parcels

@@ -34,7 +34,7 @@ from kafka_client.errors import ProtocolError
 from kafka_client.outcome import Headers
 
 from .compression import CODEC_IDS, CODEC_NAMES, Codec, compress, decompress
-from .primitives import Buffer, Reader, uvarint_bytes, varint_bytes
+from .primitives import Buffer, Reader, varint_bytes
 
 __all__ = [
     "BATCH_OVERHEAD_BYTES",
@@ -47,6 +47,7 @@ __all__ = [
     "encode_batch",
     "encode_record_tail",
     "plain_size",
+    "plain_sizes",
     "record_key",
     "renumber_batch",
 ]
@@ -85,12 +86,22 @@ _LENGTHS = [varint_bytes(length) for length in range(_LENGTHS_KEPT)]
 #: With the end of a plain record before them.
 _LENGTHS_AFTER_PLAIN = [b"\x00" + encoded for encoded in _LENGTHS]
 
+#: The first offset deltas that take two bytes, and three.
+_SHORT_OFFSETS, _MIDDLE_OFFSETS = 64, 8 * 1024
+#: Tails up to here have their records' lengths in tables: with two bytes of attributes and timestamp delta before them,
+#: and an offset delta of one byte, of two, of three.
+_SIZES_KEPT = _LENGTHS_KEPT - RECORD_OVERHEAD_MAX_BYTES
+_LENGTHS_OF_TAILS = [_LENGTHS[2 + size :] for size in (1, 2, 3)]
+
 #: A value shorter than this can stand for the tail of its record, if that has neither key nor headers.
 PLAIN_VALUES_BELOW_BYTES = _LENGTHS_KEPT
 
 _NULL = varint_bytes(-1)
 _NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
 _PLAIN_SIZES = [len(prefix) + length + 1 for length, prefix in enumerate(_NO_KEY_PREFIXES)]
+_LENGTHS_OF_PLAIN = [
+    [_LENGTHS_AFTER_PLAIN[2 + size + plain] for plain in _PLAIN_SIZES[:_SIZES_KEPT]] for size in (1, 2, 3)
+]
 _HEADER_NAMES: dict[str, bytes] = {}
 _HEADER_NAMES_KEPT = 1024
 
@@ -106,26 +117,35 @@ def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers 
     Raises:
         TypeError: key, value or a header's content is no buffer of bytes, or a header's name no str.
     """
-    if value is not None and value.__class__ is not bytes:
-        _check_bytes(value)
-    if key is None and value is not None and not headers and len(value) < _LENGTHS_KEPT:
-        return b"%b%b\x00" % (_NO_KEY_PREFIXES[len(value)], value)
-    if key is not None and key.__class__ is not bytes:
-        _check_bytes(key)
-    head = _NULL if key is None else _length(len(key)) + key
-    body = _NULL if value is None else _length(len(value)) + value
-    if not headers:
-        return b"%b%b\x00" % (head, body)
-    parts = [head, body, uvarint_bytes(len(headers) << 1)]
+    if value is None:
+        value, prefix = b"", _NULL
+    else:
+        if value.__class__ is not bytes:
+            _check_bytes(value)
+        prefix = _LENGTHS[len(value)] if len(value) < _LENGTHS_KEPT else varint_bytes(len(value))
+    if key is None:
+        if not headers:
+            return b"\x01%b%b\x00" % (prefix, value)
+        key, key_prefix = b"", _NULL
+    else:
+        if key.__class__ is not bytes:
+            _check_bytes(key)
+        key_prefix = _LENGTHS[len(key)] if len(key) < _LENGTHS_KEPT else varint_bytes(len(key))
+        if not headers:
+            return b"".join((key_prefix, key, prefix, value, b"\x00"))
+    parts = [key_prefix, key, prefix, value, _length(len(headers))]
     for name, content in headers:
-        parts.append(_HEADER_NAMES.get(name) or _header_name(name))
         if content is None:
-            parts.append(_NULL)
+            parts += (_HEADER_NAMES.get(name) or _header_name(name), _NULL)
         else:
             if content.__class__ is not bytes:
                 _check_bytes(content)
-            parts.append(_length(len(content)))
-            parts.append(content)
+            size = len(content)
+            parts += (
+                _HEADER_NAMES.get(name) or _header_name(name),
+                _LENGTHS[size] if size < _LENGTHS_KEPT else varint_bytes(size),
+                content,
+            )
     return b"".join(parts)
 
 
@@ -140,6 +160,11 @@ def _check_bytes(content: object) -> None:
 def plain_size(value: bytes) -> int:
     """The length of a plain record's tail."""
     return _PLAIN_SIZES[len(value)]
+
+
+def plain_sizes(lengths: Iterable[int]) -> list[int]:
+    """`plain_size` of values of these lengths."""
+    return list(map(_PLAIN_SIZES.__getitem__, lengths))
 
 
 def record_key(tail: bytes) -> bytes | None:
@@ -182,16 +207,15 @@ def encode_batch(
     if count == 0 or count != len(timestamps_ms):
         raise ValueError(f"{count} records with {len(timestamps_ms)} timestamps; expected as many, at least one")
     base = timestamps_ms[0] if base_timestamp_ms is None else base_timestamp_ms
-    lowest, highest = min(timestamps_ms), max(timestamps_ms)
-
-    records = _join_records(tails, _timestamp_deltas(timestamps_ms, base, lowest, highest), count, plain)
+    stamps = set(timestamps_ms)
+    records = _join_records(tails, timestamps_ms, stamps, base, plain)
     attributes = 0
     if codec != "none" and len(records) >= compression_min_bytes:
         packed = compress(codec, records)
         if len(packed) < len(records):
             records, attributes = packed, CODEC_IDS[codec]
 
-    head = AFTER_CRC.pack(attributes, count - 1, base, highest, producer_id, producer_epoch, base_sequence, count)
+    head = AFTER_CRC.pack(attributes, count - 1, base, max(stamps), producer_id, producer_epoch, base_sequence, count)
     crc = crc32c.crc32c(records, crc32c.crc32c(head))
     length = BATCH_OVERHEAD_BYTES - LENGTH_COUNTS_FROM + len(records)
     return b"".join((BEFORE_CRC.pack(0, length, -1, MAGIC), CRC.pack(crc), head, records))
@@ -210,46 +234,60 @@ def renumber_batch(batch: bytes, *, producer_id: int, producer_epoch: int, base_
     return b"".join((head, records))
 
 
-def _timestamp_deltas(timestamps_ms: Sequence[int], base: int, lowest: int, highest: int) -> Sequence[bytes] | None:
-    """Attributes and timestamp delta of each record; None where every delta is 0."""
-    if lowest == highest == base:
-        return None
-    if lowest >= base and highest - base < _DELTAS_KEPT:
-        table = _TIMESTAMP_DELTAS
-        return [table[timestamp - base] for timestamp in timestamps_ms]
-    return [b"\x00" + varint_bytes(timestamp - base) for timestamp in timestamps_ms]
-
-
-def _join_records(tails: Sequence[bytes], deltas: Sequence[bytes] | None, count: int, plain: bool) -> bytes:
+def _join_records(
+    tails: Sequence[bytes], timestamps_ms: Sequence[int], stamps: set[int], base: int, plain: bool
+) -> bytes:
     """Lay the columns of the records beside each other and join them: what a part costs here is most of it."""
-    if count <= _OFFSETS_KEPT:
-        offsets = (_OFFSET_DELTAS if deltas else _OFFSET_DELTAS_AT_BASE)[:count]
+    count = len(tails)
+    sizes = list(map(len, tails))
+    deltas = {stamp: _timestamp_delta(stamp - base) for stamp in stamps}
+    columns: list[Sequence[bytes]]
+    if stamps == {base}:
+        columns = [_offsets(_OFFSET_DELTAS_AT_BASE, count, b"\x00\x00")]
     else:
-        offsets = [(b"" if deltas else _TIMESTAMP_DELTAS[0]) + varint_bytes(delta) for delta in range(count)]
-    columns: list[Iterable[bytes]] = [deltas, offsets] if deltas else [offsets]
-    sizes = map(len, offsets)
-    if deltas:
-        sizes = map(add, sizes, map(len, deltas))
+        columns = [list(map(deltas.__getitem__, timestamps_ms)), _offsets(_OFFSET_DELTAS, count, b"")]
+    if count <= _OFFSETS_KEPT and max(sizes) < _SIZES_KEPT and max(map(len, deltas.values())) == 2:
+        one, two, three = _LENGTHS_OF_PLAIN if plain else _LENGTHS_OF_TAILS
+        lengths = list(map(one.__getitem__, sizes[:_SHORT_OFFSETS]))
+        lengths += map(two.__getitem__, sizes[_SHORT_OFFSETS:_MIDDLE_OFFSETS])
+        lengths += map(three.__getitem__, sizes[_MIDDLE_OFFSETS:])
+    else:
+        lengths = _lengths(columns, sizes, plain)
+    columns.insert(0, lengths)
     if plain:
-        lengths = list(map(add, sizes, map(_PLAIN_SIZES.__getitem__, map(len, tails))))
-        columns += [map(_NO_KEY_PREFIXES.__getitem__, map(len, tails)), tails]
-    else:
-        lengths = list(map(add, sizes, map(len, tails)))
-        columns.append(tails)
-    table = _LENGTHS_AFTER_PLAIN if plain else _LENGTHS
-    if max(lengths) < _LENGTHS_KEPT:
-        columns.insert(0, map(table.__getitem__, lengths))
-    else:
-        columns.insert(0, map(_length_after_plain if plain else _length, lengths))
+        columns.append(list(map(_NO_KEY_PREFIXES.__getitem__, sizes)))
+    columns.append(tails)
     step = len(columns)
     parts: list[bytes] = [b""] * (step * count)
     for place, column in enumerate(columns):
         parts[place::step] = column
     if plain:
         # The number of headers, 0, ends a record and stands before the length of the next.
-        parts[0] = _length(lengths[0])
+        parts[0] = parts[0][1:]
         parts.append(b"\x00")
     return b"".join(parts)
+
+
+def _offsets(table: Sequence[bytes], count: int, before: bytes) -> Sequence[bytes]:
+    if count <= _OFFSETS_KEPT:
+        return table[:count]
+    return [before + varint_bytes(delta) for delta in range(count)]
+
+
+def _lengths(columns: Sequence[Sequence[bytes]], sizes: Sequence[int], plain: bool) -> list[bytes]:
+    """The lengths of any records: with these columns between length and tail, and tails (values) of these sizes."""
+    totals: Iterable[int] = map(_PLAIN_SIZES.__getitem__, sizes) if plain else sizes
+    for column in columns:
+        totals = map(add, totals, map(len, column))
+    lengths = list(totals)
+    if max(lengths) < _LENGTHS_KEPT:
+        return list(map((_LENGTHS_AFTER_PLAIN if plain else _LENGTHS).__getitem__, lengths))
+    return [_length_after_plain(length) if plain else _length(length) for length in lengths]
+
+
+def _timestamp_delta(delta: int) -> bytes:
+    """With the attributes before it."""
+    return _TIMESTAMP_DELTAS[delta] if 0 <= delta < _DELTAS_KEPT else b"\x00" + varint_bytes(delta)
 
 
 def _length_after_plain(length: int) -> bytes:

@@ -130,16 +130,23 @@ def test_batch_reads_back_by_kio(contents: list[Any]) -> None:
     ]
 
 
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 8191, 8193, 16384, 16385])
-def test_batch_at_the_edges_of_the_tables_round_trips(count: int) -> None:
-    # Offset deltas change their width at 64 and 8192; the table of them ends at 16384.
-    tails = [encode_record_tail(None, b"v")] * count
-    [batch] = decode_batches(encode_batch(tails, [NOW_MS + index for index in range(count)]))
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 8191, 8192, 8193, 16384, 16385])
+@pytest.mark.parametrize("within_ms", [1, 2, 64, 65, 20_000])
+@pytest.mark.parametrize("plain", [True, False])
+def test_batch_at_the_edges_of_the_tables_round_trips(count: int, within_ms: int, plain: bool) -> None:
+    # Offset deltas change their width at 64 and 8192; the table of them ends at 16384. Timestamp deltas do so at 64.
+    times = [NOW_MS + index % within_ms for index in range(count)]
+    values = [b"v" * (55 + index % 10) for index in range(count)]
+    tails = values if plain else [encode_record_tail(b"k", value) for value in values]
+    [batch] = decode_batches(encode_batch(tails, times, plain=plain))
     assert [one.offset for one in batch.records] == list(range(count))
-    assert [one.timestamp_ms for one in batch.records] == [NOW_MS + index for index in range(count)]
+    assert [one.timestamp_ms for one in batch.records] == times
+    assert [one.value for one in batch.records] == values
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 8179, 8180, 8181, 8191, 8192, 100_000])
+@pytest.mark.parametrize(
+    "size", [0, 1, 63, 64, 8165, 8166, 8167, 8170, 8171, 8172, 8179, 8180, 8181, 8191, 8192, 100_000]
+)
 def test_values_at_the_edges_of_the_tables_round_trip(size: int) -> None:
     tails = [
         encode_record_tail(None, b"v" * size),
@@ -283,7 +290,7 @@ def test_key_of_an_encoded_record_with_a_length_of_two_bytes() -> None:
     assert record_key(encode_record_tail(b"k" * 64, b"v", [("h", b"x")])) == b"k" * 64
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, PLAIN_VALUES_BELOW_BYTES - 1])
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 8166, 8167, 8170, 8171, PLAIN_VALUES_BELOW_BYTES - 1])
 @pytest.mark.parametrize("times", [[NOW_MS] * 3, [NOW_MS, NOW_MS + 1, NOW_MS + 9_000], [NOW_MS, NOW_MS - 1, NOW_MS]])
 def test_values_of_plain_records_become_the_same_batch_as_their_tails(size: int, times: list[int]) -> None:
     values = [bytes([65 + index]) * size for index in range(3)]

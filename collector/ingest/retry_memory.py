@@ -48,6 +48,8 @@ _BODY = _WORD & ~_STATE
 _SETTLED = 0b1000
 #: Sendings in doubt are counted up to here; from then on the entry stays in doubt until one of them is settled.
 _MANY = 0b0111
+#: The entry of an event that takes no part; no hash is negative.
+_NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,12 @@ class RetryMemory:
         self._lookups += len(named)
         self._make_room(len(named))
         salt, prefix = self._salt, f"{self._prefix}{parsed.api}:{parsed.app}:"
-        keys = [hash(f"{prefix}{event.type}:{event.id}") & _WORD for event in named]
+        # Most batches are of one type; then a key costs one joining of strings.
+        if len({event.type for event in named}) == 1:
+            prefix = f"{prefix}{named[0].type}:"
+            keys = [hash(prefix + event.id) & _WORD for event in named]  # type: ignore[operator]  # see named
+        else:
+            keys = [hash(f"{prefix}{event.type}:{event.id}") & _WORD for event in named]
         bodies = [hash(salt + event.body) & _BODY for event in named]
         young = self._young
         new = young.keys().isdisjoint(keys) and self._old.keys().isdisjoint(keys) and len(set(keys)) == len(keys)
@@ -145,12 +152,11 @@ class RetryMemory:
     def _claim_each(self, parsed: Parsed, keys: Sequence[int], bodies: Sequence[int]) -> "tuple[Parsed, Claim]":
         words = iter(zip(keys, bodies, strict=True))
         missing: list[Event] = []
-        entries: list[int | None] = []
+        entries: list[int] = []
         of_missing: list[int] = []
         doubtful: set[int] = set()
         for event in parsed.events:
-            entry: int | None = None
-            body = 0
+            entry, body = _NOBODY, 0
             if event.id is not None:
                 key, body = next(words)
                 entry, state = self._find(key, body)
@@ -189,15 +195,14 @@ class RetryMemory:
         value = self._young.get(entry)
         return self._old.get(entry) if value is None else value
 
-    def _settle_all(self, entries: Sequence[int | None], bodies: Sequence[int]) -> None:
+    def _settle_all(self, entries: Sequence[int], bodies: Sequence[int]) -> None:
         self._make_room(len(entries))
-        self._young.update(
-            (entry, body | _SETTLED) for entry, body in zip(entries, bodies, strict=True) if entry is not None
-        )
+        self._young.update(zip(entries, [body | _SETTLED for body in bodies], strict=True))
+        self._young.pop(_NOBODY, None)
 
-    def _settle(self, entry: int | None, body: int, status: Status) -> None:
+    def _settle(self, entry: int, body: int, status: Status) -> None:
         """One sending of this event has ended, or will not be waited for (unknown: it stays in doubt)."""
-        if entry is None:
+        if entry == _NOBODY:
             return
         if status <= Status.SPOOLED:
             self._young[entry] = body | _SETTLED
@@ -262,7 +267,7 @@ class Claim(Struct, frozen=True, eq=False, gc=False):
     """
 
     _memory: RetryMemory
-    _entries: Sequence[int | None]
+    _entries: Sequence[int]
     _bodies: Sequence[int]
     doubtful: Collection[int] = ()
     """Positions of the events that are sent with ``maybe-duplicate: 1``."""

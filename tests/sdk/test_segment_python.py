@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 from segment.analytics import request as sdk_request
 from segment.analytics.client import Client
 
+from collector.devtools.proxy import open_proxy
 from kafka_client.testing import StoredRecord
 from kafka_client.wire.murmur2 import partition_for_key
 
@@ -141,6 +143,50 @@ async def test_nan_is_refused_once_and_not_sent_again(site: Site) -> None:
     assert isinstance(error, sdk_request.APIError)
     assert (error.status, error.code) == (400, "invalid_json")
     assert "NaN" in error.message
+
+
+async def test_batch_whose_answer_was_lost_is_sent_again_and_arrives_once(site: Site) -> None:
+    """The connection ends under the first answer; the SDK repeats the batch, and its books say that we knew it."""
+    address = site.url.removeprefix("http://")
+    async with open_proxy([address]) as proxy:
+        link = proxy[address]
+        link.cut_after("answers", iter([1, 1_000_000_000]))
+        through = replace(site.started, http=f"http://127.0.0.1:{link.port}")
+
+        def use(client: Client) -> None:
+            for number in range(100):
+                client.track(f"user-{number % 7}", "Counted", {"number": number})
+
+        assert await with_client(Site(through, site.cluster), use, upload_interval=0.5) == []
+        assert link.cut_total == 1
+    found = values(site.cluster.records("events"))
+    assert sorted(value["body"]["properties"]["number"] for value in found) == list(range(100))
+    books = site.started.services.ledger.statistics()
+    assert (books.delivered_total, books.deduplicated_total) == (100, books.received_total - 100)
+    assert books.deduplicated_total > 0
+
+
+async def test_batch_after_a_503_sends_only_what_is_missing(site: Site) -> None:
+    """One partition is away: the others' events are delivered, and the batch that comes back does not repeat them."""
+    users = [f"user-{number}" for number in range(20)]
+    away = partition_for_key(users[0].encode(), 12)
+    missing = sum(partition_for_key(user.encode(), 12) == away for user in users)
+    fault = site.cluster.faults.fail(19, topic="events", partition=away, times=None)  # NOT_ENOUGH_REPLICAS
+
+    async def come_back() -> None:
+        await trio.sleep(1.5)
+        fault.remove()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come_back)
+        failures = await with_client(site, lambda client: [client.track(user, "Seen") for user in users])
+    assert failures == []
+    found = values(site.cluster.records("events"))
+    assert Counter(value["body"]["userId"] for value in found) == Counter(users)
+    books = site.started.services.ledger.statistics()
+    assert 0 < missing < len(users)
+    assert (books.received_total, books.deduplicated_total) == (2 * len(users), len(users))
+    assert (books.unknown_total, books.late_delivered_total) == (missing, missing)
 
 
 async def test_refused_while_kafka_is_away_is_sent_again_and_arrives_once(site: Site) -> None:

@@ -17,10 +17,11 @@ How it is made:
   has no counts, or there was none).
 - The baseline is FastAPI on uvicorn (uvloop, httptools) with aiokafka (acks=all, idempotent, its defaults otherwise),
   answering after the acknowledgement, behind the same nginx, under the same load, for the rows 1 to 5.
-- A row holds where: lost 0; no 504; every request that was sent whole is answered within 5 s (where a process is killed
-  some have no answer); ≥ 99.9 % 200s in the outages (1, 2, 3, 5, 9, 11); ≥ 90 % of capacity in the overloads; no
-  unmarked duplicate, no denied ghost; memory below what it held before the load and all configured bounds; nothing is
-  left in the spool; every ledger's difference is 0; p99 of answers ≤ 250 ms from 2 s into an outage (1, 2, 3).
+- A row holds where: lost 0; no 504 (a listener that closes and gives nginx no connection is told apart); every request
+  that was sent whole is answered within 5 s (where a process is killed some have no answer); ≥ 99.9 % 200s in the
+  outages (1, 2, 3, 5, 9, 11); ≥ 90 % of capacity in the overloads; no unmarked duplicate, no denied ghost; memory below
+  what it held before the load and all configured bounds; nothing is left in the spool; every ledger's difference is 0;
+  p99 of answers ≤ 250 ms from 2 s into an outage (1, 2, 3).
 
 The command ends with 1 where a row of the collector does not hold.
 """

@@ -54,6 +54,8 @@ class Account:
     other: Mapping[int, int]
     """Further statuses."""
     no_answer: int
+    """Connected, and never told."""
+    not_connected: int
     late: int
     """Sent whole, and answered later than `ANSWER_WITHIN_S`."""
     unknown_events: int
@@ -108,7 +110,8 @@ def settle(run: str, entries: Iterable[Entry], found: Found) -> Account:
         ok=sum(entry.status == 200 for entry in polite),
         unavailable=sum(entry.status == 503 for entry in polite),
         other=dict(sorted(other.items())),
-        no_answer=sum(entry.status == 0 for entry in polite),
+        no_answer=sum(entry.status == 0 and entry.connected for entry in polite),
+        not_connected=sum(not entry.connected for entry in polite),
         late=sum(entry.whole and _seconds(entry) > ANSWER_WITHIN_S for entry in polite),
         unknown_events=sum(len(entry.unknown) for entry in polite),
         lost_events=len(lost),

@@ -26,6 +26,8 @@ class Entry(msgspec.Struct, kw_only=True, gc=False):
     """``http`` or ``websocket``."""
     whole: bool = True
     """All of it was given to the kernel."""
+    connected: bool = True
+    """False: there was no connection to send it on; nobody has seen a byte of it."""
     rude: bool = False
     """Sent by a client that does not read its answers, or sends byte by byte."""
     answered_at: float | None = None

@@ -92,7 +92,9 @@ class Clients:
         reusable = False
         try:
             with trio.move_on_after(PATIENCE_S):
+                entry.connected = False
                 client = await self._free()
+                entry.connected = True
                 reply = await _exchange(client.http, f"{self._log.spec.run}-{entry.number}", path, body, entry)
                 note_reply(entry, reply)
                 reusable = reply.headers.get("connection", "").lower() != "close"

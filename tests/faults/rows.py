@@ -10,14 +10,17 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 from confluent_kafka.admin import AdminClient
-from kafka import KafkaAdminClient, TopicPartition
 
 from tests.faults.load import Spec
 from tests.faults.server import Collector
 from tests.faults.stage import PARTITIONS, TOPIC, Setup, Stage
+
+if TYPE_CHECKING:
+    from kafka import KafkaAdminClient
 
 __all__ = ["ROWS", "Row", "row_of"]
 
@@ -168,6 +171,8 @@ async def nginx_restarted(stage: Stage, row: Row, quick: bool) -> None:
 
 async def leaders_move(stage: Stage, row: Row, quick: bool) -> None:
     """Every 2 s each partition is led by the next node."""
+    from kafka import KafkaAdminClient  # warns while it is imported, and takes long
+
     servers = stage.kafka.bootstrap_servers
     admin = await trio.to_thread.run_sync(lambda: KafkaAdminClient(bootstrap_servers=servers))
     until = trio.current_time() + row.lasts_s(quick)
@@ -180,7 +185,9 @@ async def leaders_move(stage: Stage, row: Row, quick: bool) -> None:
         admin.close()
 
 
-def _move_leaders(admin: KafkaAdminClient, first: int) -> None:
+def _move_leaders(admin: "KafkaAdminClient", first: int) -> None:
+    from kafka import TopicPartition
+
     order = [first, *({1, 2, 3} - {first})]
     partitions = {TopicPartition(TOPIC, number): order for number in range(PARTITIONS)}
     refused = {place: error for place, error in admin.alter_partition_reassignments(partitions).items() if error}

@@ -23,7 +23,7 @@ HEADS = (
     "200",
     "503",
     "other upstream errors",
-    "no answer",
+    "no answer, no connection",
     "lost",
     "duplicates: marked, not",
     "ghosts: announced, denied, without a word",
@@ -54,7 +54,7 @@ def as_markdown(about: Mapping[str, str], lines: Sequence[Line]) -> str:
 
 def _cells(line: Line) -> list[str]:
     result, account = line.result, line.result.account
-    errors = ", ".join(f"{count} × {status}" for status, count in result.upstream.errors.items())
+    errors = ", ".join(f"{count} × {words}" for words, count in result.upstream.errors.items())
     other = ", ".join(f"{count} × {status}" for status, count in account.other.items())
     return [
         f"{result.row}. {result.title}",
@@ -63,7 +63,7 @@ def _cells(line: Line) -> list[str]:
         f"{account.ok:,} ({account.ok_share:.2%})",
         f"{account.unavailable:,}",
         ", ".join(filter(None, (errors, other))) or "0",
-        f"{account.no_answer:,}",
+        f"{account.no_answer:,}, {account.not_connected:,}",
         f"**{account.lost_events:,}**" if account.lost_events else "0",
         f"{account.duplicates_marked:,}, {account.duplicates_unmarked:,}",
         f"{account.ghosts_announced:,}, {account.ghosts_unannounced:,}, {account.ghosts_without_word:,}",

@@ -16,6 +16,11 @@ __all__ = ["Upstream", "read_error_log", "read_upstream"]
 #: ``2026/11/22 22:37:51 [error] 12#12: *7 connect() failed (111: Connection refused) while connecting to upstream, …``
 _COMPLAINT = re.compile(r"^\S+ \S+ \[(?P<level>\w+)\] \d+#\d+: (?:\*\d+ )?(?P<words>.*?)(?: while |, client|$)")
 
+#: Of sockets, requests, processes.
+_NUMBER = re.compile(r"#?\d+")
+
+NO_CONNECTION = "no connection"
+
 #: What nginx says of every body that is larger than its buffer.
 _HARMLESS = ("a client request body is buffered to a temporary file",)
 
@@ -25,6 +30,7 @@ class _Line(msgspec.Struct):
     status: str | int
     sent: str | int
     upstream_status: str = ""
+    upstream_connect_s: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +39,23 @@ class Upstream:
 
     answers: Counter[str]
     """What the servers behind it answered, try by try; ``-`` where a try ended without an answer."""
-    meant: Counter[int]
-    """What nginx itself made of each request, before its error pages."""
+    meant: Counter[str]
+    """What nginx itself made of each request, before its error pages. A 504 because no connection came about, and
+    nothing was sent, is ``no connection``: what a listener that closes looks like."""
     complaints: Mapping[str, int] = field(default_factory=dict)
     """What the error log says, by its words, and how often."""
 
     @property
-    def errors(self) -> dict[int, int]:
+    def errors(self) -> dict[str, int]:
         """5xx but 503: 502 where the server could not be reached or hung up, 504 where it was too late, 500."""
-        return {status: count for status, count in sorted(self.meant.items()) if status >= 500 and status != 503}
+        return {
+            words: count for words, count in sorted(self.meant.items()) if words[0] not in "1234" and words != "503"
+        }
+
+    @property
+    def timeouts(self) -> int:
+        """504: a server had the request and did not answer in time."""
+        return self.meant["504"]
 
 
 def read_upstream(access_log: Path, error_log: Path) -> Upstream:
@@ -52,10 +66,12 @@ def read_upstream(access_log: Path, error_log: Path) -> Upstream:
     """
     decoder = msgspec.json.Decoder(_Line)
     answers: Counter[str] = Counter()
-    meant: Counter[int] = Counter()
+    meant: Counter[str] = Counter()
     for raw in _lines(access_log):
         line = decoder.decode(raw)
-        meant[int(line.status)] += 1
+        connected = [part.strip() for part in line.upstream_connect_s.replace(":", ",").split(",") if part.strip()]
+        words = str(line.status)
+        meant[NO_CONNECTION if words == "504" and connected and set(connected) == {"-"} else words] += 1
         # "502, 200" are tries within one group of servers, "502 : 200" are groups.
         answers.update(part.strip() for part in line.upstream_status.replace(":", ",").split(",") if part.strip())
     return Upstream(answers=answers, meant=meant, complaints=read_error_log(error_log))
@@ -68,9 +84,9 @@ def read_error_log(error_log: Path) -> Counter[str]:
         line = raw.decode("utf-8", "replace")
         match = _COMPLAINT.match(line)
         if match is None:
-            found[line] += 1
-        elif match["words"] not in _HARMLESS:
-            found[f"{match['level']}: {match['words']}"] += 1
+            found[_NUMBER.sub("#", line)] += 1
+        elif not match["words"].startswith(_HARMLESS):
+            found[f"{match['level']}: {_NUMBER.sub('#', match['words'])}"] += 1
     return found
 
 

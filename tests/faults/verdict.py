@@ -40,13 +40,17 @@ def _fates(row: Row, result: Result) -> Iterator[str]:
 def _answers(row: Row, result: Result) -> Iterator[str]:
     """Requests: each is answered, in time, by the server itself."""
     account, upstream = result.account, result.upstream
-    for status, count in upstream.errors.items():
-        if status == 504 or not row.kills:
-            yield f"{count} × {status}"
+    if upstream.timeouts:
+        yield f"{upstream.timeouts} × 504"
+    for words, count in upstream.errors.items():
+        if words != "504" and not row.kills:
+            yield f"{count} × {words}"
     if account.late:
         yield f"{account.late} answered after {ANSWER_WITHIN_S:g} s"
     if account.no_answer and not row.kills:
         yield f"{account.no_answer} without an answer"
+    if account.not_connected and not row.kills:
+        yield f"{account.not_connected} found no connection"
     for status, count in account.other.items():
         yield f"{count} answered {status}"
 
@@ -64,6 +68,8 @@ def _share(row: Row, result: Result) -> Iterator[str]:
 
 def _server(row: Row, result: Result) -> Iterator[str]:
     """The collector's own house."""
+    if result.spool_rows is None:
+        return  # the baseline's: nothing of this is configured there
     if result.highest_bytes > result.allowed_bytes:
         yield f"memory above {result.allowed_bytes / 1e6:.0f} MB"
     if result.spool_rows:

@@ -15,6 +15,7 @@ from collector.config import (
     KafkaConfig,
     KeysConfig,
     ShutdownConfig,
+    SpoolConfig,
 )
 from collector.run import Started, run
 from kafka_client.testing import FakeCluster, open_fake_cluster
@@ -44,6 +45,7 @@ async def site() -> AsyncIterator[Site]:
         keys=KeysConfig(apps={"shop": AppKeys(write_keys=(WRITE_KEY,))}),
         deadlines=DeadlinesConfig(kafka_s=0.4, spool_s=0.05, answer_s=0.05, stall_s=0.2),
         shutdown=ShutdownConfig(delay_s=0.0, drain_s=6.0),
+        spool=SpoolConfig(path=None),
     )
     async with open_fake_cluster(topics={"events": 12, "events-bad": 1}) as cluster, trio.open_nursery() as nursery:
         servers = tuple(cluster.bootstrap_servers)

@@ -20,12 +20,11 @@ from collector.config_load import ConfigFault, check_servable, load_config
 from collector.lifecycle import Phase
 from collector.log import configure_logging, get_logger
 from collector.monitor import open_monitor
-from collector.producer_log import ProducerLog
-from collector.run import counts, make_services, producer_config, watch
+from collector.rooms import open_rooms
+from collector.run import counts
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Receive, Scope, Send
 from kafka_client.errors import ConfigError
-from kafka_client.producer import open_producer
 
 __all__ = ["app"]
 
@@ -54,9 +53,8 @@ async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         check_servable(config)
         configure_logging(config.log)
         async with open_monitor(config) as monitor:
-            async with open_producer(producer_config(config), observer=ProducerLog()) as producer:
-                services = make_services(config, monitor, producer)
-                watch(services, producer.statistics)
+            async with open_rooms(config, monitor) as rooms:
+                services = rooms.services
                 scope["state"][STATE_KEY] = make_app(services)
                 services.lifecycle.advance(Phase.SERVING)
                 await send({"type": "lifespan.startup.complete"})
@@ -70,7 +68,7 @@ async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         log.exception("stopped by an error")
         await _failed(send, "shutdown", f"{type(error).__name__}: {error}")  # noqa: ASYNC120  # shielded
         raise
-    log.info("stopped", **counts(services.ledger))
+    log.info("stopped", **counts(rooms))
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -1,7 +1,7 @@
 """Which phase of its life the process is in, and whether it wants new work.
 
-Owns: the phase, the readiness word, the hysteresis of the loop lag. Refuses to know: signals (`collector.run` turns
-them into calls here), Kafka (liveness never depends on it), sockets.
+Owns: the phase, the readiness word, the hysteresis of the loop lag and of the filling spool. Refuses to know: signals
+(`collector.run` turns them into calls here), Kafka (liveness never depends on it), sockets.
 
     starting ─▶ serving ─▶ leaving ─▶ draining ─▶ closed
                             │          └ the listener closes, websockets are told to go, what is in work ends
@@ -15,7 +15,11 @@ from collections.abc import Callable
 
 import trio
 
-__all__ = ["Lifecycle", "Phase"]
+__all__ = ["SPOOL_FULL", "SPOOL_ROOM", "Lifecycle", "Phase"]
+
+#: Not ready while the spool is filled above the first share of its bound, until it is below the second: what still
+#: comes in should find room, and a proxy should not be told another thing every second.
+SPOOL_FULL, SPOOL_ROOM = 0.9, 0.7
 
 
 class Phase(enum.IntEnum):
@@ -34,12 +38,17 @@ class Lifecycle:
     Args:
         max_lag_s: loop lag above which the process is not ready; it is again below half of it.
         lag: the loop lag now, seconds.
+        spool_filled: the share of the spool's bound that is taken; None: there is no spool.
     """
 
-    def __init__(self, *, max_lag_s: float, lag: Callable[[], float]) -> None:
+    def __init__(
+        self, *, max_lag_s: float, lag: Callable[[], float], spool_filled: Callable[[], float] | None = None
+    ) -> None:
         self._max_lag_s = max_lag_s
         self._lag = lag
         self._lagging = False
+        self._spool_filled = spool_filled
+        self._spool_full = False
         self._phase = Phase.STARTING
         self._reached: dict[Phase, trio.Event] = {phase: trio.Event() for phase in Phase}
         self._reached[Phase.STARTING].set()
@@ -80,10 +89,18 @@ class Lifecycle:
             self._lagging = lag_s > self._max_lag_s
         return self._lagging
 
+    def spool_full(self) -> bool:
+        """True from when the spool is nearly full until there is room again."""
+        if self._spool_filled is not None:
+            self._spool_full = self._spool_filled() > (SPOOL_ROOM if self._spool_full else SPOOL_FULL)
+        return self._spool_full
+
     def status(self) -> str:
-        """One word: ``ready`` | ``starting`` | ``draining`` | ``lagging``."""
+        """One word: ``ready`` | ``starting`` | ``draining`` | ``lagging`` | ``spool_full``."""
         if self._phase is Phase.STARTING:
             return "starting"
         if self._phase is not Phase.SERVING:
             return "draining"
-        return "lagging" if self.lagging() else "ready"
+        if self.lagging():
+            return "lagging"
+        return "spool_full" if self.spool_full() else "ready"

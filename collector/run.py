@@ -4,13 +4,17 @@ Owns: which room is opened inside which, what a signal does, the exit code, the 
 how any of the rooms works.
 
     run()
-     ├ signals         until the very end
-     ├[M] monitor      lag probe, sampler, admin listener
-     └[P] producer     connections to the brokers
-        └[H] server    Hypercorn, a task for each connection
+     ├ signals            until the very end
+     ├[M] monitor         lag probe, sampler, admin listener
+     └[S] spool           the writer of this process's file           ┐
+        └[P] producer     connections to the brokers                  │ `collector.rooms`
+           └[I] replay    spool → producer                            ┘
+              └[H] server    Hypercorn, a task for each connection
 
-The exit goes from the inside out, because the context managers nest: H (no client is waiting any more), P (what is
-sealed gets its grace), M. Nobody cancels upwards: a bug in a producer's task ends the process with its traceback.
+The exit goes from the inside out, because the context managers nest: H (no client is waiting any more), I (what is in
+work is acknowledged, or goes back to the spool), P (what is sealed gets its grace), S (the producer's end is the end of
+each held row), M. Nobody cancels upwards: a bug in a task of the producer's, the spool's or the replay's ends the
+process with its traceback.
 
 Leaving: on SIGTERM or SIGINT the process is not ready for ``delay_s`` while it still accepts, and every answer closes
 its connection; then the listener closes, websockets are told to go, and what is in work has ``drain_s``: clients
@@ -31,22 +35,18 @@ import trio
 from collector.brokers import producer_config
 from collector.config import Config
 from collector.deadlines import CLOSE_LEAST_S
-from collector.dialects import make_dialects
-from collector.ingest.enqueue import Ingest, ProducerLike
-from collector.ingest.ledger import Ledger, LedgerStatistics
-from collector.keys import ConfiguredKeys
-from collector.lifecycle import Lifecycle, Phase
+from collector.ingest.ledger import LedgerStatistics
+from collector.lifecycle import Phase
 from collector.log import get_logger
-from collector.monitor import Monitor, open_monitor
-from collector.producer_log import ProducerLog
-from collector.web.admission import Admission
+from collector.monitor import open_monitor
+from collector.rooms import Rooms, make_services, open_rooms
+from collector.spool.base import SpoolStatistics
 from collector.web.app import make_app
 from collector.web.listeners import address_of, open_listener
-from collector.web.services import Node, Services
+from collector.web.services import Services
 from collector.web.stock import ConnectionLimits, serve_stock
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 from kafka_client.config import Connector
-from kafka_client.producer import open_producer
 
 __all__ = [
     "EXIT_DRAINED",
@@ -57,7 +57,6 @@ __all__ = [
     "make_services",
     "producer_config",
     "run",
-    "watch",
 ]
 
 log = get_logger("run")
@@ -81,38 +80,15 @@ class ExitReport:
     """How it ended."""
 
     ledger: LedgerStatistics
+    spool: SpoolStatistics | None = None
+    volatile: bool = False
+    """What is in the spool ends with the process."""
 
     @property
     def code(self) -> int:
-        """0: drained, every outcome is known. 3: some are not."""
-        return EXIT_UNKNOWN if self.ledger.unresolved else EXIT_DRAINED
-
-
-def make_services(config: Config, monitor: Monitor, producer: ProducerLike) -> Services:
-    """The rooms around one producer, connected."""
-    lifecycle = Lifecycle(max_lag_s=config.limits.max_lag_s, lag=lambda: monitor.lag_s)
-    ledger = Ledger()
-    return Services(
-        config=config,
-        node=Node(),
-        monitor=monitor,
-        lifecycle=lifecycle,
-        ledger=ledger,
-        admission=Admission(bound_bytes=config.limits.in_work_bytes, lagging=lifecycle.lagging),
-        ingest=Ingest(config=config, producer=producer, ledger=ledger, late=monitor.late_resolution),
-        keys=ConfiguredKeys.from_config(config.keys),
-        dialects=make_dialects(config.limits),
-    )
-
-
-def watch(services: Services, producer_statistics: Callable[[], object]) -> None:
-    """Let the monitor show what the rooms count."""
-    monitor, lifecycle = services.monitor, services.lifecycle
-    monitor.watch("ledger", services.ledger.statistics)
-    monitor.watch("retry_memory", services.ingest.memory.statistics)
-    monitor.watch("admission", services.admission.statistics)
-    monitor.watch("producer", producer_statistics)
-    monitor.watch_readiness(lambda: (lifecycle.status() == "ready", lifecycle.status()))
+        """0: drained; every outcome is known, and what is not in Kafka is on the disk. 3: somebody has to look."""
+        lost = self.volatile and self.spool is not None and self.spool.rows
+        return EXIT_UNKNOWN if self.ledger.unresolved or lost else EXIT_DRAINED
 
 
 async def run(  # noqa: ASYNC128  # _run() reports
@@ -161,19 +137,15 @@ async def _run(
     take_signals: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[Started],
 ) -> ExitReport:
-    """The rooms, from the first to the last: [M], [P] and [H]."""
-    ledger: Ledger | None = None
+    """The rooms, from the first to the last: [M], those of `open_rooms`, and [H]."""
+    rooms: Rooms | None = None
     try:
         async with AsyncExitStack() as stack:
             listener = await open_listener(config.http)
             stack.callback(listener.close)
             monitor = await stack.enter_async_context(open_monitor(config))
-            producer = await stack.enter_async_context(
-                open_producer(producer_config(config), connector=connector, observer=ProducerLog())
-            )
-            services = make_services(config, monitor, producer)
-            ledger = services.ledger
-            watch(services, producer.statistics)
+            rooms = await stack.enter_async_context(open_rooms(config, monitor, connector=connector))
+            services = rooms.services
             address = address_of(listener)
             started = Started(
                 http=f"http://{address}",
@@ -189,13 +161,17 @@ async def _run(
             log.info("no client is waiting any more; the producer closes", grace_s=round(grace_s, 3))
             with leaving.grace:
                 leaving.closing = True
-                await producer.close(grace_s)
+                await rooms.close(grace_s)
         services.lifecycle.advance(Phase.CLOSED)
     except BaseException:
-        log.error("stopped by an error", **counts(ledger))
+        log.error("stopped by an error", **counts(rooms))
         raise
-    report = ExitReport(ledger=ledger.statistics())
-    log.info("stopped", code=report.code, **counts(ledger))
+    report = ExitReport(
+        ledger=services.ledger.statistics(),
+        spool=rooms.spool_statistics(),
+        volatile=config.spool.path == ":memory:",
+    )
+    log.info("stopped", code=report.code, **counts(rooms))
     return report
 
 
@@ -281,12 +257,12 @@ async def _signals(leaving: _Leaving, *, task_status: trio.TaskStatus[None] = tr
             leaving.hasten()
 
 
-def counts(ledger: Ledger | None) -> dict[str, int]:
-    """The counts of the last log line."""
-    if ledger is None:
+def counts(rooms: Rooms | None) -> dict[str, int]:
+    """The counts of the last log line: what clients were told, and what is left in the spool."""
+    if rooms is None:
         return {}
-    books = ledger.statistics()
-    return {
+    books, spool = rooms.services.ledger.statistics(), rooms.spool_statistics()
+    found = {
         "received": books.received_total,
         "delivered": books.delivered_total,
         "spooled": books.spooled_total,
@@ -294,6 +270,10 @@ def counts(ledger: Ledger | None) -> dict[str, int]:
         "not_sent": books.refused_total,
         "unknown": books.unknown_total,
         "unresolved": books.unresolved,
+        "deduplicated": books.deduplicated_total,
         "dropped": books.dropped_total,
         "difference": books.difference,
     }
+    if spool is not None:
+        found |= {"in_spool": spool.rows, "spool_dead": spool.dead_total, "spool_difference": spool.difference}
+    return found

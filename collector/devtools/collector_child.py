@@ -100,6 +100,8 @@ async def open_collector(
         "shutdown": {"delay_s": 0.0},
         "log": {"format": "json"},
     }
+    # Its own, or collectors of two tests would take each other's events over.
+    tables["spool"] = {"path": str((directory / "spool").absolute())}
     for name, keys in settings.items():
         tables[name] = {**tables.get(name, {}), **keys}
     file = _write(directory, tables)

@@ -15,18 +15,20 @@ import httpx  # noqa: ASYNC127  # the client that the collector itself uses
 import trio
 from trio.testing import MockClock
 
-from collector.config import Config, KeysConfig, ShutdownConfig
+from collector.config import Config, KeysConfig, ShutdownConfig, SpoolConfig
 from collector.devtools.mock import open_mock
 from collector.devtools.received import FakeReceived, ReceivedEvents, TopicReceived
 from collector.ingest.ledger import LedgerStatistics
 from collector.lifecycle import Phase
 from collector.monitor import open_monitor
-from collector.run import Started, make_services, producer_config, run, watch
+from collector.rooms import open_rooms
+from collector.run import Started, run
+from collector.spool.spool import DiskSpool
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp
 from collector.web.services import Services
 from kafka_client.observe import ProducerStatistics
-from kafka_client.producer import Producer, open_producer
+from kafka_client.producer import Producer
 from kafka_client.testing import FakeCluster
 
 __all__ = [
@@ -42,8 +44,15 @@ DRAIN_S = 6.0
 
 
 def default_config() -> Config:
-    """Any key is taken, and the end of a test is not waited for."""
-    return Config(keys=KeysConfig(open=True), shutdown=ShutdownConfig(delay_s=0.0, drain_s=DRAIN_S))
+    """Any key is taken, the end of a test is not waited for, and there is no spool: nothing is written anywhere.
+
+    With ``spool=SpoolConfig(path=":memory:")`` in its place there is one, on virtual time too.
+    """
+    return Config(
+        keys=KeysConfig(open=True),
+        shutdown=ShutdownConfig(delay_s=0.0, drain_s=DRAIN_S),
+        spool=SpoolConfig(path=None),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,7 @@ class CollectorApp:
         http: Sends requests to it: ``await collector_app.http.post("/v1/track", json={…})``.
         app: The application itself, for another ASGI client.
         producer: Its producer.
+        spool: Its spool; None unless ``spool.path`` says ":memory:" or where.
         broker: The cluster that it produces to.
         config: What it was configured with.
     """
@@ -62,6 +72,7 @@ class CollectorApp:
     app: AsgiApp
     services: Services
     producer: Producer
+    spool: DiskSpool | None
     broker: FakeCluster
     config: Config
 
@@ -137,15 +148,22 @@ async def open_collector_app(broker: FakeCluster, config: Config | None = None) 
     config = replace(base, kafka=replace(base.kafka, bootstrap_servers=tuple(broker.bootstrap_servers)))
     async with (
         open_monitor(config, listen=False) as monitor,
-        open_producer(producer_config(config), connector=broker.connector) as producer,
+        open_rooms(config, monitor, connector=broker.connector) as rooms,
     ):
-        services = make_services(config, monitor, producer)
-        watch(services, producer.statistics)
+        services = rooms.services
         services.lifecycle.advance(Phase.SERVING)
         app = make_app(services)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://collector.test", timeout=None) as http:
-            yield CollectorApp(http=http, app=app, services=services, producer=producer, broker=broker, config=config)
+            yield CollectorApp(
+                http=http,
+                app=app,
+                services=services,
+                producer=rooms.producer,
+                spool=rooms.spool,
+                broker=broker,
+                config=config,
+            )
             services.lifecycle.advance(Phase.DRAINING)
 
 

@@ -126,7 +126,7 @@ class _Topic:
             if before is None:
                 continue
             if why is None:
-                if one.answered_at is not None and one.answered_at > before.seen_ill_at:
+                if one.answered_at is not None and one.answered_at >= before.seen_ill_at:
                     del self.ill[index]
                     continue
                 before.why = "unanswered"
@@ -209,9 +209,9 @@ class Diversion:
     def look(self) -> bool:
         """Whether some event may have to go elsewhere now; called with an event at hand."""
         now = self._clock()
+        if not self._events.count and self._events.unknown_since is None:
+            self._events.unknown_since = now
         if now >= self._due:
-            if not self._events.count and self._events.unknown_since is None:
-                self._events.unknown_since = now
             self._evaluate(now)
         return self._active
 

@@ -8,6 +8,7 @@ grow) and `Entry.close` (in_work shrinks by what the others grow). What could no
 bytes, and late resolutions in counters of their own; neither rewrites what a client was told.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -128,6 +129,8 @@ class Ledger:
         self._late_not_sent = 0
         self._late_unknown = 0
         self._late_spooled = 0
+        self.look_back: Callable[[], None] = _nothing
+        """Asks for late commits, before the books are read."""
         self._bad_written = 0
         self._bad_dropped = 0
 
@@ -143,6 +146,7 @@ class Ledger:
     @property
     def unresolved(self) -> int:
         """Events answered unknown whose end is still not known."""
+        self.look_back()
         return self._unknown - self._late_delivered - self._late_not_sent - self._late_spooled
 
     def open(self, events: int) -> Entry:
@@ -180,6 +184,7 @@ class Ledger:
 
     def statistics(self) -> LedgerStatistics:
         """The books as they are now."""
+        self.look_back()
         return LedgerStatistics(
             received_total=self._received,
             delivered_total=self._delivered,
@@ -201,3 +206,7 @@ class Ledger:
             bad_written_total=self._bad_written,
             bad_dropped_total=self._bad_dropped,
         )
+
+
+def _nothing() -> None:
+    """Without a spool nothing is committed late."""

@@ -26,7 +26,10 @@ from collector.dialects.base import Event, Parsed
 from collector.times import rfc3339_json
 from kafka_client.outcome import Headers, Record
 
-__all__ = ["RecordContext", "build_record", "build_records", "new_node"]
+__all__ = ["MAYBE_DUPLICATE", "RecordContext", "build_record", "build_records", "new_node"]
+
+MAYBE_DUPLICATE = ("maybe-duplicate", b"1")
+"""The header that tells a consumer: an earlier copy of this event may be in the log."""
 
 ID_HEX_CHARS = 32
 """128 bits: no two events of the field's history share one."""
@@ -122,7 +125,7 @@ def build_records(
         )
         headers: Headers = (("message-id", id_.encode()), node, ("seq", b"%d" % seq))
         if context.maybe_duplicate or (doubtful and event.position in doubtful):
-            headers = (*headers, ("maybe-duplicate", b"1"))
+            headers = (*headers, MAYBE_DUPLICATE)
         identity = event.identity
         key = None if identity is None else key_of(app, identity)
         records.append(Record(topic, value, key, headers, received_at_ms))

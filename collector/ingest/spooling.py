@@ -14,15 +14,13 @@ batch turned out to be delivered meanwhile.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from collector.ingest.record import MAYBE_DUPLICATE
 from collector.ingest.verdict import Fate, Status, status_of
 from collector.spool.base import Decided, Receipt, Refused, RowOutcome, SpoolRow, Stored
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 from kafka_client.wire.murmur2 import key_hash
 
-__all__ = ["MAYBE_DUPLICATE", "LateWord", "Rows", "SpoolLike"]
-
-#: For a consumer: an earlier copy of the event may be in the log.
-MAYBE_DUPLICATE = ("maybe-duplicate", b"1")
+__all__ = ["LateWord", "Rows", "SpoolLike"]
 
 NOT_IN_TIME = Unknown("spool: its commit did not come in time")
 
@@ -102,7 +100,7 @@ class Rows:
         if plain:
             self.submit(plain, held)
 
-    async def wait(self, records: Sequence[Record]) -> None:
+    async def wait(self, records: Sequence[Record]) -> None:  # noqa: ASYNC910  # there is a receipt to wait for
         """Wait until every row has its outcome. Always a checkpoint.
 
         On cancellation: the waiting ends and nothing else; `withdraw` takes back what is not taken.

@@ -4,7 +4,7 @@ Owns: the choice for each record, the detour of records without a key, the order
 a partition is diverted, what becomes of an event on its way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from collector.ingest.diversion import Diversion
 from collector.ingest.spooling import SpoolLike
@@ -25,6 +25,8 @@ class Ways:
     def __init__(self, spool: SpoolLike, diversion: Diversion, *, by_key: bool = False) -> None:
         self.spool = spool
         self.diversion = diversion
+        self.rows_came: Callable[[], object] = _nothing
+        """Called when rows were committed."""
         self._by_key = by_key
 
     def __repr__(self) -> str:
@@ -64,3 +66,7 @@ class Ways:
             else Record(record.topic, record.value, None, record.headers, record.timestamp_ms, partition)
             for record in records
         ]
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -159,7 +159,7 @@ class Work:
 
     # Waiting.
 
-    async def wait(self) -> None:
+    async def wait(self) -> None:  # noqa: ASYNC910  # caught at once, it waits for its rows
         """Wait for Kafka, then for the spool, then for the bad topic a little.
 
         On cancellation: what was not sealed, or not taken by the spool's writer, is withdrawn, synchronously; `settle`
@@ -177,6 +177,9 @@ class Work:
             self._catch(delivery)
         if self._rows is not None:
             await self._rows.wait(self._records)
+            ways = self._ingest.ways
+            assert ways is not None
+            ways.rows_came()
         rejections: Sequence[Rejection] = self._parsed.rejections
         if delivery is not None or self._rows is not None:
             rejections = [*rejections, *self._rejected_by_kafka()]

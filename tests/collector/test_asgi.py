@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-import collector.asgi
+import collector.rooms
 from collector.asgi import app
 from collector.devtools.raw_http import open_http
 from kafka_client.testing import open_fake_cluster
@@ -33,7 +33,8 @@ async def test_hypercorns_own_command_serves_it_and_ends_drained(tmp_path) -> No
         config = tmp_path / "collector.toml"
         servers = msgspec.json.encode(list(cluster.tcp_bootstrap_servers)).decode()
         config.write_text(
-            f'[keys]\nopen = true\n[admin]\nbind = "127.0.0.1:0"\n[kafka]\nbootstrap_servers = {servers}\n'
+            '[keys]\nopen = true\n[spool]\npath = ""\n[admin]\nbind = "127.0.0.1:0"\n'
+            f"[kafka]\nbootstrap_servers = {servers}\n"
         )
         command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", f"127.0.0.1:{port}", "collector.asgi:app"]
         async with trio.open_nursery() as nursery:
@@ -101,18 +102,20 @@ async def test_configuration_that_cannot_work_is_a_failed_startup(monkeypatch) -
 async def fake_producer(monkeypatch):
     """The application's producer talks to the strict fake cluster."""
     monkeypatch.setenv("COLLECTOR__KEYS__OPEN", "true")
+    monkeypatch.setenv("COLLECTOR__SPOOL__PATH", "")
     monkeypatch.setenv("COLLECTOR__ADMIN__BIND", "127.0.0.1:0")
-    whole = collector.asgi.open_producer
+    whole = collector.rooms.open_producer
     async with open_fake_cluster(topics={"events": 3, "events-bad": 1}) as cluster:
         monkeypatch.setenv("COLLECTOR__KAFKA__BOOTSTRAP_SERVERS", str(list(cluster.bootstrap_servers)))
 
         @asynccontextmanager
-        async def opened(config, *, observer):
+        async def opened(config, *, connector, observer):
+            assert connector is None
             async with whole(config, connector=cluster.connector, observer=observer) as producer:
                 cluster.producer = producer
                 yield producer
 
-        monkeypatch.setattr(collector.asgi, "open_producer", opened)
+        monkeypatch.setattr(collector.rooms, "open_producer", opened)
         yield cluster
 
 

@@ -10,7 +10,16 @@ import pytest
 import trio
 import trio_websocket
 
-from collector.config import AdminConfig, Config, HttpConfig, KafkaConfig, KeysConfig, LogConfig, ShutdownConfig
+from collector.config import (
+    AdminConfig,
+    Config,
+    HttpConfig,
+    KafkaConfig,
+    KeysConfig,
+    LogConfig,
+    ShutdownConfig,
+    SpoolConfig,
+)
 from collector.deadlines import CLOSE_LEAST_S
 from collector.devtools.raw_http import open_http
 from collector.lifecycle import Lifecycle, Phase
@@ -24,6 +33,7 @@ CONFIG = Config(
     kafka=KafkaConfig(),
     keys=KeysConfig(open=True),
     shutdown=ShutdownConfig(delay_s=0.3, drain_s=2.0),
+    spool=SpoolConfig(path=None),
 )
 EVENT = b'{"app_id":"a","identity":"u","event":"e"}'
 

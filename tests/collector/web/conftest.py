@@ -9,11 +9,12 @@ import msgspec
 import pytest
 import trio
 
-from collector.config import Config, HttpConfig, KafkaConfig, KeysConfig, LimitsConfig, ShutdownConfig
+from collector.brokers import producer_config
+from collector.config import Config, HttpConfig, KafkaConfig, KeysConfig, LimitsConfig, ShutdownConfig, SpoolConfig
 from collector.ingest.ledger import LedgerStatistics
 from collector.lifecycle import Phase
 from collector.monitor import Monitor
-from collector.run import make_services, producer_config
+from collector.rooms import make_services
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Message
 from collector.web.listeners import address_of, open_listener
@@ -26,6 +27,7 @@ CONFIG = Config(
     http=HttpConfig(bind="127.0.0.1:0", send_timeout_s=1.0),
     keys=KeysConfig(open=True),
     shutdown=ShutdownConfig(delay_s=0.0, drain_s=6.0),
+    spool=SpoolConfig(path=None),
 )
 
 

@@ -8,8 +8,9 @@ is a tenth of a second at the pace, so 5 000 events a second are ten chunks, eac
 for what was delivered. Diverted partitions are left out, but for one row each: the *probe*, whose Produce answer is
 what ends a diversion. A probe waits for its answer in a task of its own, since it may wait for minutes.
 
-A chunk waits for its answers for `stall_s` at most, as long as a partition has before it counts as diverted. Then what
-is not sealed is taken back and returns to the spool, proved absent; what is sealed stays in work until its batch ends.
+A chunk waits for its answers a little longer than `stall_s`: so that a partition that does not answer counts as
+diverted when what is not sealed is taken back and returns to the spool, proved absent. What is sealed stays in work
+until its batch ends.
 
 Invariants: what is in work is within ``replay_bytes``, but for a row that is larger than what is left.
 While deliveries wait in the producer's FIFO, or its queue holds more than the replay itself may put there, nothing new
@@ -57,6 +58,9 @@ PROBE_SHARE = 8
 
 #: Probes at once.
 PROBES = 64
+
+#: A chunk's patience, as a multiple of `stall_s`: the partition's age is looked at before rows are taken back.
+PATIENCE = 1.25
 
 #: Nothing to do: look again after so long, even if nobody rings.
 TICK_S = 1.0
@@ -133,7 +137,7 @@ class Replay:
         self._share = settings.replay_bytes
         self._busy_bytes = min(2 * self._share, config.limits.queue_bytes // 2)
         self._queue_bytes = config.limits.queue_bytes
-        self._stall_s = config.deadlines.stall_s
+        self._patience_s = PATIENCE * config.deadlines.stall_s
         self._by_key = settings.order == "key"
         self._age = AgeAlarm(settings.age_alarm_s)
         self._spool = spool
@@ -142,7 +146,7 @@ class Replay:
         self._lagging = lagging
         self._random = rng or random.Random()
         self._alarm = TaskAlarm()
-        self._rows = RowsInWork(spool, producer, wake=self._alarm.ring)
+        self._rows = RowsInWork(spool, producer, wake=self._alarm.ring, stalled=lambda: diversion.diverted(self._topic))
         self._pace = Pace(settings.replay_events_per_s, CHUNK_S)
         self._backoff = Backoff(*BACKOFF_S, self._random)
         self._drain = Drain(RATE_WINDOW_S)
@@ -332,7 +336,7 @@ class Replay:
             # No end of its own: `delivery_timeout_s` is one. But a row of another topic does not find ours.
             found = rows[0].record.topic == self._topic
             explicit = None if partition == _UNKNOWN else partition
-            if not await self._rows.send(rows, explicit, math.inf if found else self._stall_s):
+            if not await self._rows.send(rows, explicit, math.inf if found else self._patience_s):
                 backoff.failed(trio.current_time())
                 self._after_id = rows[0].id if partition == _UNKNOWN else self._after_id
         finally:
@@ -380,7 +384,7 @@ class Replay:
         self._begin(now)
         self._rows.took(rows)
         self._pace.took(len(rows), now, share=share)
-        left = await self._rows.send(rows, self._diversion.healthy_partition() if diverted else None, self._stall_s)
+        left = await self._rows.send(rows, self._diversion.healthy_partition() if diverted else None, self._patience_s)
         if left < len(rows):
             self._after_id = rows[-1].id
         if left:

@@ -57,12 +57,16 @@ class RowsInWork:
     Args:
         spool: Is told what became of the rows.
         wake: Called when the batch of unresolved rows has ended.
+        stalled: Called when patience is over, before rows are taken back: then nothing shows any more what stalled.
     """
 
-    def __init__(self, spool: Spool, producer: ProducerLike, *, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, spool: Spool, producer: ProducerLike, *, wake: Callable[[], None], stalled: Callable[[], object]
+    ) -> None:
         self._spool = spool
         self._producer = producer
         self._wake = wake
+        self._stalled = stalled
         self._sizes: dict[int, int] = {}
         self._unresolved: dict[int, StoredRow] = {}
         self._gone: list[int] = []
@@ -111,9 +115,11 @@ class RowsInWork:
                 await self._spool.mark_attempted(fresh)
             marked = True
             opened, left = self._open(rows, partition)
-            with trio.move_on_after(patience_s):  # noqa: ASYNC912  # none is open where all are poison
+            with trio.move_on_after(patience_s) as patience:  # noqa: ASYNC912  # none is open where all are poison
                 for _, delivery in opened:
                     await delivery.wait()
+            if patience.cancelled_caught:
+                self._stalled()
         finally:
             for part, delivery in opened:
                 delivery.withdraw()

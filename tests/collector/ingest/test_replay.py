@@ -259,6 +259,7 @@ async def test_probe_without_a_key_is_one_row_and_goes_to_the_partition_that_nee
 async def test_topic_that_nobody_has_asked_for_is_found_by_one_row(open_room: Any, autojump_clock: object) -> None:
     async with open_room(start=False, warm=False, partitions=3) as room:
         room.cluster.faults.refuse_connects()
+        room.cluster.close_connections()
         await room.store(*numbered(100))
         room.start()
         await trio.sleep(10)
@@ -266,6 +267,26 @@ async def test_topic_that_nobody_has_asked_for_is_found_by_one_row(open_room: An
         room.cluster.faults.accept_connects()
         await room.until_empty()
         assert Counter(room.values()) == Counter(numbered(100))
+
+
+async def test_broker_that_cannot_be_reached_costs_a_chunk_each_partition_and_then_probes(
+    open_room: Any, autojump_clock: object
+) -> None:
+    async with open_room(start=False, partitions=3) as room:
+        await trio.sleep(5)
+        room.cluster.faults.refuse_connects()
+        room.cluster.close_connections()
+        await room.store(*numbered(600))
+        began = room.spool.statistics().commits_total
+        room.start()
+        await trio.sleep(60)
+        assert room.diversion.diverted("events") == {0, 1, 2}
+        told = room.replay.statistics()
+        assert (told.state, told.in_work_rows, told.probing, told.chunks_total) == ("waiting", 3, 3, 3)
+        assert room.spool.statistics().commits_total - began < 20
+        room.cluster.faults.accept_connects()
+        await room.until_empty(within_s=10)
+        assert Counter(room.values()) == Counter(numbered(600))
 
 
 async def test_rows_that_fail_at_once_do_not_stand_before_the_others(open_room: Any, autojump_clock: object) -> None:

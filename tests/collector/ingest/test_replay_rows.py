@@ -72,7 +72,7 @@ def row(number: int, *, attempted: bool = False) -> StoredRow:
 
 async def sent(producer: ToldOutcomes, *rows: StoredRow) -> tuple[RowsInWork, Told]:
     spool = Told()
-    work = RowsInWork(spool, producer, wake=lambda: None)  # type: ignore[arg-type]  # the rest is not used
+    work = RowsInWork(spool, producer, wake=lambda: None, stalled=lambda: None)  # type: ignore[arg-type]  # the rest is not used
     work.took(rows)
     await work.send(rows, None, 1.0)
     await settled(work)
@@ -135,7 +135,7 @@ async def test_rows_whose_mark_was_cancelled_were_not_tried() -> None:
             await trio.sleep_forever()
 
     spool, producer = Stuck(), ToldOutcomes()
-    work = RowsInWork(spool, producer, wake=lambda: None)  # type: ignore[arg-type]
+    work = RowsInWork(spool, producer, wake=lambda: None, stalled=lambda: None)  # type: ignore[arg-type]
     rows = (row(1), row(2, attempted=True))
     work.took(rows)
     with trio.CancelScope() as scope:

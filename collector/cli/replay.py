@@ -87,10 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
 async def _replay(config: "Config", file: "KeptFile", patience_s: float, cursors: Path | None) -> "Report | None":
     import trio
 
+    from collector.brokers import producer_config
     from collector.last_resort.feed import Feeder
     from collector.last_resort.replay import replay
     from collector.monitor import open_monitor
-    from collector.run import make_services, producer_config
+    from collector.run import make_services
     from kafka_client.producer import open_producer
 
     def say(text: str) -> None:

@@ -16,7 +16,9 @@ import trio
 
 from collector.config import Config
 from collector.spool.base import BUCKETS, Gone, Refused, Selection, SpoolRow, SpoolStatistics, StoredRow
+from collector.spool.dead import Discard, Revive
 from collector.spool.files import MemoryFile, SpoolFiles
+from collector.spool.operator import Choice, Chosen, Done, choose
 from collector.spool.receipt import PendingRow, SpoolReceipt
 from collector.spool.schema import ROW_COST_BYTES, Account, encode
 from collector.spool.select import NO_SKIP, Selected, select
@@ -187,9 +189,42 @@ class DiskSpool:
             ]
         await self.writer.step(*steps)
 
+    # Told by an operator.
+
+    async def drop(self, choice: Choice) -> Done | None:
+        """Out of the file, as dropped; what the replay has stays. None: the file cannot be used now.
+
+        On cancellation: all the same.
+        """
+        chosen = await self.writer.use(lambda store: choose(choice, store.connection), self._put_aside)
+        if chosen is None:
+            return None
+        for step in chosen.dropping():
+            await self.writer.step(step)
+        return chosen.done()
+
+    async def revive(self) -> Done | None:
+        """Dead rows become rows again. None: the file cannot be used now. On cancellation: all the same."""
+        chosen = await self.writer.use(lambda store: choose(Choice(dead=True), store.connection), lambda found: found)
+        if chosen is None:
+            return None
+        for step in chosen.reviving():
+            await self.writer.step(step)
+        return chosen.done()
+
+    def _put_aside(self, chosen: Chosen) -> Chosen:
+        """What is about to leave is in work, so that the replay does not take it meanwhile."""
+        chosen = chosen.without(self._in_work)
+        self._in_work.update(dict.fromkeys(chosen.rows))
+        return chosen
+
     def _committed(self, steps: Sequence[Step]) -> None:
         for step in steps:
             match step:
+                case Revive(ids):
+                    self._skip = self._skip.before(min(ids))
+                case Discard():
+                    pass
                 case Return(ids) | Leave(ids):
                     self._not_in_work(ids)
                     replayed = isinstance(step, Leave) and step.why == "replayed"

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from collector.spool.base import BUCKETS, Gone
+from collector.spool.dead import Discard, Revive, discard, revive
 from collector.spool.schema import (
     APPLICATION_ID,
     ATTEMPTED,
@@ -108,7 +109,7 @@ class Return(Struct, frozen=True, eq=False):
     attempted: bool
 
 
-Step: TypeAlias = MarkAttempted | Leave | Kill | Return
+Step: TypeAlias = MarkAttempted | Leave | Kill | Return | Revive | Discard
 
 
 class Changes(Struct, kw_only=True, eq=False):
@@ -162,6 +163,12 @@ class _Transaction:
         self.states: list[tuple[int, Literal[1, -1]]] = []
         self.dead_rows = 0
         self.dead_bytes = 0
+
+    def dead_left(self, size: int) -> None:
+        """A dead row is dead no more: an operator has decided."""
+        self.dead_rows -= 1
+        self.dead_bytes -= size
+        self.account.dead -= 1
 
     def apply(self, gauges: Gauges) -> None:
         for state, key_hash, size, sign in self.rows:
@@ -321,6 +328,14 @@ class Store:
                 setattr(transaction.account, why, getattr(transaction.account, why) + count)
             case Kill(reasons, at_ms):
                 self._kill(reasons, at_ms, transaction)
+            case Revive(ids):
+                for key_hash, size in revive(self.connection, ids):
+                    transaction.rows.append((ATTEMPTED, key_hash, size, 1))
+                    transaction.dead_left(size)
+            case Discard(ids):
+                for size in discard(self.connection, ids):
+                    transaction.dead_left(size)
+                    transaction.account.dropped += 1
 
     def _found(self, ids: Iterable[int]) -> list[_Meta]:
         # CROSS JOIN keeps SQLite from scanning all rows for a few ids.
@@ -365,8 +380,8 @@ class Store:
         _, pages, copied = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return bool(pages == copied)
 
-    def tidy(self) -> None:
-        """Copy the log into the file, and give back space that nothing uses.
+    def tidy(self) -> bool:
+        """Copy the log into the file, and give back some of the space that nothing uses; whether there is more of it.
 
         Raises:
             sqlite3.Error: It did not work; what is committed stays so.
@@ -376,9 +391,11 @@ class Store:
         free = execute("PRAGMA freelist_count").fetchone()[0]
         pages = execute("PRAGMA page_count").fetchone()[0]
         # Half of the file, so that every page is moved at most once for one that was freed.
-        if free and (2 * free > pages or not self.gauges.rows):
-            execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
-            self.copied()
+        if not free or (2 * free <= pages and self.gauges.rows):
+            return False
+        execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
+        self.copied()
+        return bool(free > VACUUM_STEP_PAGES)
 
     def close(self) -> None:
         """Close the file; what is committed stays so, whatever happens here."""

@@ -10,6 +10,9 @@ partition with nothing unresolved is not proved to be well by that. So once dive
 batch in retry is answered, or, where there is none, a *probe*: a row of the spool, never an event of a client who
 waits. A topic whose partitions are unknown for ``stall_s`` since the first event for it is diverted as a whole.
 
+A leader that leaves a partition stalled and has answered nobody for ``stall_s`` is *silent*: whatever else it leads is
+diverted with it, until it answers anybody. Else the first event for each of its quiet partitions would be a probe.
+
 Everything follows from `Producer.partition_health` but one moment for each diverted partition: when it was last seen
 ill. An answer counts if it is younger.
 
@@ -18,7 +21,7 @@ anywhere, and nothing is missed.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -40,7 +43,7 @@ STICKY_S = 0.1
 #: Beginning and end of a diversion are logged at most this often: a slow broker makes one every two seconds.
 LOG_S = 10.0
 
-Why: TypeAlias = Literal["operator_error", "no_leader", "stalled", "unanswered", "no_metadata"]
+Why: TypeAlias = Literal["operator_error", "no_leader", "stalled", "leader_silent", "unanswered", "no_metadata"]
 
 
 class HealthLike(Protocol):
@@ -115,22 +118,22 @@ class _Topic:
         self.unknown_since = None
         self.count = len(health)
         whole = self.ill.pop(_ALL, None)
+        found = [_illness(one, now, stall_s) for one in health]
+        silent = _silent_leaders(health, found, now, stall_s) if "stalled" in found else ()
         probes = []
-        for index, one in enumerate(health):
-            why = _illness(one, now, stall_s)
+        for index, (one, why) in enumerate(zip(health, found, strict=True)):
             if why is not None:
                 self._seen_ill(index, why, now)
             elif whole is not None and index not in self.ill:
                 self.ill[index] = _Ill(whole.since, whole.seen_ill_at, "unanswered")
+            elif index not in self.ill and one.leader in silent:
+                self.ill[index] = _Ill(now, now, "leader_silent")
             before = self.ill.get(index)
             if before is None:
                 continue
-            if why is None:
-                if one.answered_at is not None and one.answered_at >= before.seen_ill_at:
-                    del self.ill[index]
-                    continue
-                before.why = "unanswered"
-            if one.oldest_at is None:
+            if why is None and self._is_well(one, before, silent):
+                del self.ill[index]
+            elif one.oldest_at is None and before.why != "leader_silent":
                 probes.append(index)
         for index in [index for index in self.ill if index >= self.count]:
             del self.ill[index]
@@ -144,6 +147,13 @@ class _Topic:
         else:
             before.seen_ill_at = now
             before.why = why
+
+    def _is_well(self, health: PartitionHealth, before: _Ill, silent: Collection[int | None]) -> bool:
+        """Whether one that was diverted, and shows no illness of its own, is back."""
+        if before.why == "leader_silent":
+            return health.leader not in silent
+        before.why = "unanswered"
+        return health.answered_at is not None and health.answered_at >= before.seen_ill_at
 
     def healthy(self, now: float) -> int | None:
         """A partition that is not diverted, the same for a while; None: there is none."""
@@ -165,6 +175,14 @@ def _illness(health: PartitionHealth, now: float, stall_s: float) -> Why | None:
     if health.oldest_at is not None and now - health.oldest_at > stall_s:
         return "stalled"
     return None
+
+
+def _silent_leaders(
+    health: Sequence[PartitionHealth], found: Sequence[Why | None], now: float, stall_s: float
+) -> set[int | None]:
+    """Those of stalled partitions, less those that have answered anybody lately."""
+    silent = {one.leader for one, why in zip(health, found, strict=True) if why == "stalled"}
+    return silent - {one.leader for one in health if one.answered_at is not None and now - one.answered_at <= stall_s}
 
 
 class Diversion:

@@ -1,12 +1,12 @@
-"""``collector check``: would this configuration work, link by link, and is the topic what it has to be?
+"""``collector check``: would this configuration work, link by link, is nginx's place fit, and is the topic?
 
 Owns: the printing and the exit code: 2 where something has to be mended, else 0. Refuses to know: the links
-(`collector.deadlines`) and the topic's rules (`collector.topic_check`).
+(`collector.deadlines`), nginx's rules (`collector.nginx.check`) and the topic's (`collector.topic_check`).
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     import trio
 
     from collector.deadlines import DeadlineChain
+    from collector.nginx.check import check_nginx
     from collector.topic_check import check_topics
 
     config = load_for_topic(arguments)
@@ -41,13 +42,20 @@ def run(arguments: argparse.Namespace) -> int:
     print("chain of deadlines")
     for line in chain.lines():
         print(f"  {line}")
-    broken = bool(chain.problems())
+    print("nginx")
+    broken = _print(check_nginx(config)) or bool(chain.problems())
     if not arguments.offline:
         print(f"topics at {','.join(config.kafka.bootstrap_servers)}")
         sys.stdout.flush()
-        findings: Sequence[Finding] = trio.run(check_topics, config)
-        for finding in findings:
-            print(f"  {_MARKS[finding.level]}{finding.text}")
-        broken = broken or any(finding.level == "error" for finding in findings)
+        broken = _print(trio.run(check_topics, config)) or broken
     sys.stdout.flush()
     return 2 if broken else 0
+
+
+def _print(findings: "Iterable[Finding]") -> bool:
+    """Print them; whether something has to be mended."""
+    broken = False
+    for finding in findings:
+        print(f"  {_MARKS[finding.level]}{finding.text}")
+        broken = broken or finding.level == "error"
+    return broken

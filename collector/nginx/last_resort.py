@@ -33,7 +33,7 @@ from .place import NginxPlace
 from .text import location, quoted
 from .upstream import collectors
 
-__all__ = ["MEMBERS", "body_buffer", "kept_instead", "last_resort_locations", "last_resort_maps"]
+__all__ = ["MEMBERS", "body_buffer", "kept_instead", "largest_kept_body", "last_resort_locations", "last_resort_maps"]
 
 #: Above it a body goes through a temporary file, where nothing has to be kept. Most are a few kB.
 CLIENT_BODY_BUFFER = "256k"
@@ -66,12 +66,13 @@ def body_buffer(config: Config) -> list[str]:
         return [f"client_body_buffer_size {CLIENT_BODY_BUFFER};"]
     return [
         "# What goes to a temporary file cannot be kept.",
-        f"client_body_buffer_size {_largest_body(config)};",
+        f"client_body_buffer_size {largest_kept_body(config)};",
         "client_body_in_single_buffer on;",
     ]
 
 
-def _largest_body(config: Config) -> int:
+def largest_kept_body(config: Config) -> int:
+    """Return the size of the largest body that is kept for sure, in bytes."""
     return min(config.nginx.last_resort_body_bytes, config.limits.body_bytes)
 
 
@@ -157,7 +158,7 @@ def _promise(config: Config, place: NginxPlace) -> list[str]:
         "and leaves it to the kernel. It does not notice a full disk: what is answered 200 then is lost. Hence a",
         "filesystem of limited size for this file alone, and `collector check`, which looks at its free space.",
         "Nothing is checked here: what a collector would refuse is answered 200, and refused when it is fed back.",
-        f"A body above {_largest_body(config)} bytes or a websocket is not kept: 503, as without a last resort.",
+        f"A body above {largest_kept_body(config)} bytes or a websocket is not kept: 503, as without a last resort.",
         "",
         "The file has events and keys. nginx keeps the mode of a file that is there, and makes a missing one",
         "readable for everybody; so make it first, and again at each rotation (logrotate: create 0600, nocompress):",

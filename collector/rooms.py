@@ -33,6 +33,7 @@ from collector.monitor import Monitor
 from collector.producer_log import ProducerLog
 from collector.spool.base import SpoolStatistics
 from collector.spool.spool import DiskSpool, open_spool
+from collector.spool_control import offer_control
 from collector.web.admission import Admission
 from collector.web.services import Node, Services
 from kafka_client.config import Connector
@@ -222,6 +223,8 @@ def _watch(rooms: Rooms) -> None:
         monitor.watch("spool", rooms.spool.statistics)
     if rooms.replay is not None:
         monitor.watch("replay", rooms.replay.statistics)
+    if rooms.spool is not None and rooms.replay is not None:
+        offer_control(monitor, rooms.spool, rooms.replay)
     if rooms.diversion is not None:
         monitor.watch("diversion", rooms.diversion.statistics)
     monitor.watch_readiness(lambda: (lifecycle.status() == "ready", lifecycle.status()))

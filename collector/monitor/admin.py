@@ -2,8 +2,9 @@
 
 Owns: the admin listener's routes and their forms. Refuses to know: sockets (`listeners`), and how anything is measured.
 
-It is for the operator's private network and changes nothing: every route is a GET, and nothing on it names a client or
-carries a key. The dashboard is one file without anything from elsewhere: it works where the internet does not.
+It is for the operator's private network. Every route is a GET and changes nothing, but for the orders (`control`); and
+nothing on it names a client or carries a key. The dashboard is one file without anything from elsewhere: it works where
+the internet does not.
 """
 
 import os
@@ -20,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from .control import control_route
 from .exposition import make_exposition
 from .ledger_history import COLUMNS
 from .ledger_view import LedgerView
@@ -71,6 +73,7 @@ def make_admin_app(monitor: Monitor, sampler: Sampler) -> Starlette:
             Route("/debug/tasks", tasks),
             Route("/debug/stats", _endpoint(stats)),
             Route("/debug/ledgers", _endpoint(ledgers)),
+            control_route(monitor),
             *_shared(monitor),
         ],
         exception_handlers={404: _not_found},

@@ -9,7 +9,7 @@ raise; a ``statistics()`` that raises costs its own metrics and is counted.
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from .instruments import Counter, Histogram
 from .lag import LoopLag
 from .ledger_history import LedgerHistory
 
-__all__ = ["Monitor", "Readiness", "Sample", "Stage"]
+__all__ = ["Monitor", "Order", "OrderRefused", "Readiness", "Sample", "Stage"]
 
 Stage: TypeAlias = Literal["body", "parse", "enqueue", "acknowledge", "answer"]
 
@@ -28,6 +28,14 @@ STAGES: tuple[Stage, ...] = ("body", "parse", "enqueue", "acknowledge", "answer"
 SAMPLE_S = 1.0
 SAMPLES = 180
 """Three minutes of history, so that who opens the dashboard at 3 a.m. sees what led there."""
+
+
+#: Takes the body of an order, JSON, and returns what was done. Raises `msgspec.MsgspecError` or `OrderRefused`.
+Order: TypeAlias = Callable[[bytes], Awaitable[object]]
+
+
+class OrderRefused(Exception):
+    """An operator's order cannot be carried out; the message says why."""
 
 
 class Readiness(NamedTuple):
@@ -69,6 +77,7 @@ class Monitor:
         self.late_resolutions: Counter[str] = Counter("delivered", "not_sent", "unknown")
         self.errors: Counter[str] = Counter()
         self.sources: dict[str, Callable[[], object]] = {}
+        self.orders: dict[str, Order] = {}
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.ledgers = LedgerHistory()
         self.admin_address: str | None = None
@@ -122,6 +131,14 @@ class Monitor:
     def watch_readiness(self, read: Callable[[], Readiness | tuple[bool, str]]) -> None:
         """Ask ``read()`` for (ready, status word); without it the admin listener's ``/readyz`` says ``starting``."""
         self._readiness = read
+
+    def offer(self, name: str, order: Order) -> None:
+        """Let an operator give this order from now on: ``POST /control/<name>`` on the admin listener.
+
+        Args:
+            name: words with slashes; a second call with the same name replaces the first.
+        """
+        self.orders[name] = order
 
     # Reading
 

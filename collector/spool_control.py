@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import trio
 from msgspec import Struct
 
 from collector.monitor import Monitor, OrderRefused

@@ -1,0 +1,76 @@
+"""`collector replay` on the command line: exit codes and words. What it feeds back is in `last_resort`'s tests."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# One line as nginx writes it.
+LINE = (
+    b'{"kept":"1","time":"1749974400.250","upstream_s":"0.000","request_id":"r","ip":"-","method":"POST",'
+    b'"target":"/v1/track","user":"k","authorization":"","content_encoding":"","user_agent":"","dnt":"","sec_gpc":"",'
+    b'"content_length":"","body":"{\\"event\\":\\"x\\",\\"userId\\":\\"u\\"}"}\n'
+)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Without a broker."""
+    config = tmp_path / "collector.toml"
+    config.write_text('[keys]\nopen = true\n[kafka]\nbootstrap_servers = ["127.0.0.1:1"]\n')
+    return [sys.executable, "-m", "collector", "replay", str(tmp_path / "kept.log"), "--config", str(config)]
+
+
+def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_what_is_left_is_named_with_its_reason_and_exit_code_3(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "kept.log").write_bytes(LINE + b"nonsense\n" + LINE)
+    ended = run([*command, "--wait", "0.3"])
+    assert ended.returncode == 3, ended
+    assert "lines: 0 fed back, 0 refused, 1 broken, 2 left; 0 were done before" in ended.stdout
+    assert "events: delivered 0, rejected 0, not sent 2, unknown 0" in ended.stdout
+    assert "left: line 1,3 (" in ended.stdout
+    assert "kept.log, line 2: broken: not a kept request" in ended.stderr
+
+
+def test_empty_file_is_done(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "kept.log").write_bytes(b"")
+    ended = run(command)
+    assert ended.returncode == 0, ended
+    assert "lines: 0 fed back" in ended.stdout
+
+
+def test_signal_ends_it_after_what_is_on_its_way(command: list[str], tmp_path: Path) -> None:
+    """The second one at once."""
+    (tmp_path / "kept.log").write_bytes(LINE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not list(tmp_path.glob("replay-*.cursor")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 3
+    assert "cut off" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [([], "kept.log: No such file or directory"), (["--wait", "0"], "--wait: expected more than 0 seconds, got 0")],
+)
+def test_what_can_be_mended_is_one_line_and_exit_code_2(command: list[str], options: list[str], words: str) -> None:
+    ended = run([*command, *options])
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("collector replay: ")
+    assert ended.stderr.endswith(f"{words}\n")
+    assert ended.stderr.count("\n") == 1

@@ -51,16 +51,19 @@ clean:
     rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
     find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-# The tests put a real nginx in front. RUNLEVEL=1 keeps apt from starting it as a service.
+# The tests put a real nginx in front, and watch system calls with strace. RUNLEVEL=1 keeps apt from starting a service.
 _nginx:
     #!/usr/bin/env bash
     set -euo pipefail
-    command -v nginx >/dev/null && exit 0
-    need='the tests need nginx, and it is not installed: install it (Debian: apt-get install nginx-light) and call again'
+    packages=''
+    command -v nginx >/dev/null || packages="$packages nginx-light"
+    command -v strace >/dev/null || packages="$packages strace"
+    [ -n "$packages" ] || exit 0
+    need="the tests need nginx and strace; install what is missing (Debian: apt-get install$packages) and call again"
     command -v apt-get >/dev/null || { echo "$need" >&2; exit 1; }
     sudo=''
     if [ "$(id -u)" != 0 ]; then command -v sudo >/dev/null || { echo "$need" >&2; exit 1; }; sudo=sudo; fi
-    echo 'installing nginx (about 2 MB) with apt-get …'
+    echo "installing$packages with apt-get …"
     $sudo apt-get update -qq
-    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
-    command -v nginx >/dev/null || { echo "$need" >&2; exit 1; }
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
+    command -v nginx >/dev/null && command -v strace >/dev/null || { echo "$need" >&2; exit 1; }

@@ -75,8 +75,7 @@ def salvage(path: Path) -> None:
         if not target.copied():
             raise sqlite3.OperationalError(f"{new}: its log cannot be copied into it")
     new.rename(_beside(path, ".salvaged"))
-    damaged = finish_exchange(path)
-    assert damaged is not None
+    damaged = finish_exchange(path) or path
     report = _beside(damaged, ".lost")
     _write_report(report, damaged, account, damage)
     log.error(
@@ -102,7 +101,7 @@ def finish_exchange(path: Path) -> Path | None:
         damaged.append(_damaged(path, len(damaged) + 1))
         path.rename(damaged[-1])
     old_log = Path(f"{path}-wal")
-    if old_log.exists():
+    if damaged and old_log.exists():
         old_log.rename(f"{damaged[-1]}-wal")
     Path(f"{path}-shm").unlink(missing_ok=True)
     new.rename(path)
@@ -111,7 +110,7 @@ def finish_exchange(path: Path) -> Path | None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return damaged[-1]
+    return damaged[-1] if damaged else None
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -123,7 +122,10 @@ def _damaged(path: Path, number: int) -> Path:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    source = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    # Else a file that is shorter than its header says cannot be read at all.
+    source.execute("PRAGMA writable_schema = ON")
+    return source
 
 
 def _copy(source: sqlite3.Connection, target: Store, damage: _Damage) -> None:

@@ -393,7 +393,8 @@ class Store:
         # Half of the file, so that every page is moved at most once for one that was freed.
         if not free or (2 * free <= pages and self.gauges.rows):
             return False
-        execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
+        # As a script: it gives back one page a step, and `execute` makes only one for a statement without columns.
+        self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
         self.copied()
         return bool(free > VACUUM_STEP_PAGES)
 

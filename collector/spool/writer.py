@@ -68,6 +68,9 @@ HANGS_S = 5.0
 REST_S = 1.0
 """Without work, before the log is copied into the file."""
 
+TIDY_AGAIN_S = 0.05
+"""Between two steps of giving space back, so that a row that comes meanwhile does not wait."""
+
 STEP_BYTES = 512
 """What a step writes, about."""
 
@@ -160,6 +163,7 @@ class Writer:
         """On a full disk: rows are refused, but steps may work."""
         self._last_id = 0
         self._untidy_bytes = 0
+        self._more_to_tidy = False
         self.closing = False
         self.pending_rows = 0
         """Submitted, and without an outcome."""
@@ -277,7 +281,8 @@ class Writer:
     async def _rest(self) -> None:
         """Wait for work; tidy up when there is none for a while."""
         self._wake = trio.Event()
-        with trio.move_on_after(REST_S if self._untidy_bytes else math.inf) as waiting:
+        rest_s = REST_S if self._untidy_bytes else math.inf
+        with trio.move_on_after(TIDY_AGAIN_S if self._more_to_tidy else rest_s) as waiting:
             await self._wake.wait()
         if waiting.cancelled_caught:
             await self._tidy(1)
@@ -372,9 +377,11 @@ class Writer:
                 row.end(refusal)
 
     async def _tidy(self, least_bytes: int) -> None:
+        """Not part of any commit: whoever waited for one has been told."""
         if self._untidy_bytes >= least_bytes:
             self._untidy_bytes = 0
-            await self.use(Store.tidy, lambda _: None)
+            self._more_to_tidy = await self.use(Store.tidy, bool) or False
+            self._untidy_bytes += self._more_to_tidy
         else:
             await trio.lowlevel.checkpoint()
 

@@ -3,7 +3,8 @@
 Owns: the configuration file, the start, the addresses it reports, the reading of its own figures. Refuses to know: what
 it is started for.
 
-Invariant: when `open_collector` yields, it listens; when its block is left, the process has ended.
+Invariant: when `open_collector` yields, it listens; when its block is left, the process has ended, and if it was not
+killed both of its ledgers balance.
 """
 
 import json
@@ -134,6 +135,15 @@ async def open_collector(
                 log=log,
                 asking=asking,
             )
+    _check_ledgers(log)
+
+
+def _check_ledgers(log: Sequence[Mapping[str, Any]]) -> None:
+    """The last line of one that was not killed has its books."""
+    for event in log:
+        if event.get("event") == "stopped":
+            assert event["difference"] == 0, f"ledger A does not balance: {event}"
+            assert event.get("spool_difference", 0) == 0, f"ledger B does not balance: {event}"
 
 
 def _write(directory: Path, tables: Mapping[str, Mapping[str, object]]) -> Path:

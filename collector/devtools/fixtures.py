@@ -3,7 +3,7 @@
 Owns: putting the rooms together as `collector.run` does, around a broker made for tests. Refuses to know: pytest.
 
 Invariant: `open_collector_app` opens no kernel socket and no thread, so it works on virtual time;
-`open_collector_server` does both, and refuses a mock clock.
+`open_collector_server` does both, and refuses a mock clock. When either has ended well, both ledgers balance.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from collector.config import Config, KeysConfig, ShutdownConfig, SpoolConfig
+from collector.devtools.conservation import assert_conserved
 from collector.devtools.mock import open_mock
 from collector.devtools.received import FakeReceived, ReceivedEvents, TopicReceived
 from collector.ingest.ledger import LedgerStatistics
@@ -165,6 +166,7 @@ async def open_collector_app(broker: FakeCluster, config: Config | None = None) 
                 config=config,
             )
             services.lifecycle.advance(Phase.DRAINING)
+    assert_conserved(services.ledger.statistics(), rooms.spool_statistics())
 
 
 @asynccontextmanager
@@ -197,7 +199,8 @@ async def open_collector_server(config: Config | None = None, *, brokers: int = 
         stop = trio.Event()
 
         async def serve(*, task_status: trio.TaskStatus[Started]) -> None:  # noqa: ASYNC128  # run() reports
-            await run(settings, stop=stop, signals=False, task_status=task_status)
+            report = await run(settings, stop=stop, signals=False, task_status=task_status)
+            assert_conserved(report.ledger, report.spool)
 
         async with trio.open_nursery() as nursery:
             started: Started = await nursery.start(serve)

@@ -1,7 +1,7 @@
 """The question that every test of cancellation ends with: is anything left?
 
-Owns: what "anything" is: tasks, bytes on either account, waiters, due times, admissions, events in work. Refuses to
-know: what was done before.
+Owns: what "anything" is: tasks, bytes on either account, waiters, due times, admissions, events in work, rows on their
+way to the spool or out of it. Refuses to know: what was done before.
 
 Invariant: what belongs to a running producer, monitor or fake broker for its whole life (a sender per broker, a reader
 per connection) is not called left; everything else that was not there when the watch began is.
@@ -41,6 +41,8 @@ PRODUCER_GAUGES = (
 )
 ADMISSION_GAUGES = ("in_work_bytes", "reservations", "keys")
 LEDGER_GAUGES = ("in_work", "difference")
+#: Of the sources that the monitor watches, where there is a spool. What waits in it for Kafka is not left behind.
+SPOOL_GAUGES = {"spool": ("pending_rows", "difference"), "replay": ("in_work_rows", "unresolved_rows", "probing")}
 
 
 class AssertNothingLeft:
@@ -108,6 +110,10 @@ class AssertNothingLeft:
         if self._services is not None:
             left += _nonzero("admission", self._services.admission.statistics(), ADMISSION_GAUGES)
             left += _nonzero("ledger", self._services.ledger.statistics(), LEDGER_GAUGES)
+            sources = self._services.monitor.sources
+            for source, gauges in SPOOL_GAUGES.items():
+                if source in sources:
+                    left += _nonzero(source, sources[source](), gauges)
         if self._broker is not None:
             left += [f"violation: {violation}" for violation in self._broker.seen.violations]
         return left

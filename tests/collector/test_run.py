@@ -21,6 +21,7 @@ from collector.config import (
     SpoolConfig,
 )
 from collector.deadlines import CLOSE_LEAST_S
+from collector.devtools.conservation import assert_conserved
 from collector.devtools.raw_http import open_http
 from collector.lifecycle import Lifecycle, Phase
 from collector.log import configure_logging
@@ -53,6 +54,7 @@ class Running:
         self.report = await run(
             config, connector=self.cluster.connector, stop=self.stop, signals=signals, task_status=task_status
         )
+        assert_conserved(self.report.ledger, self.report.spool)
         self.ended.set()
 
     @classmethod

@@ -91,6 +91,7 @@ class Room:
 
     async def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
         with trio.fail_after(within_s):
+            await trio.lowlevel.checkpoint()
             while not condition():  # noqa: ASYNC110  # what a test waits for has no event
                 await trio.sleep(0.005)
 

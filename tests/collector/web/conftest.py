@@ -11,6 +11,7 @@ import trio
 
 from collector.brokers import producer_config
 from collector.config import Config, HttpConfig, KafkaConfig, KeysConfig, LimitsConfig, ShutdownConfig, SpoolConfig
+from collector.devtools.conservation import assert_conserved
 from collector.ingest.ledger import LedgerStatistics
 from collector.lifecycle import Phase
 from collector.monitor import Monitor
@@ -172,6 +173,7 @@ async def opened(config: Config = CONFIG) -> AsyncIterator[Web]:
             yield Web(services, cluster, producer, monitor, make_app(services))
             cluster.faults.clear()
             cluster.resume_broker(1)
+        assert_conserved(services.ledger.statistics(), None)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ spool, which is open until everybody else is gone, writes them down as what may 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import trio
 
@@ -110,7 +111,9 @@ def _filled(statistics: SpoolStatistics) -> float:
 
 
 @asynccontextmanager
-async def open_rooms(config: Config, monitor: Monitor, *, connector: Connector | None = None) -> AsyncIterator[Rooms]:
+async def open_rooms(
+    config: Config, monitor: Monitor, *, connector: Connector | None = None, spool_file: Path | None = None
+) -> AsyncIterator[Rooms]:
     """Open the rooms; returns before the first contact with a broker, and whatever is wrong with the disk.
 
     Leaving the block normally is `Rooms.close` with ``drain_s``; leaving it by an exception or a cancellation closes
@@ -118,6 +121,7 @@ async def open_rooms(config: Config, monitor: Monitor, *, connector: Connector |
 
     Args:
         connector: how the producer reaches brokers; None is TCP.
+        spool_file: this one of the spool's directory; None: the first that nobody has, or a new one.
 
     Raises:
         ConfigError: the configuration cannot work.
@@ -127,7 +131,9 @@ async def open_rooms(config: Config, monitor: Monitor, *, connector: Connector |
     async with AsyncExitStack() as stack:
         spool = None
         if config.spool.path is not None:
-            spool = await stack.enter_async_context(open_spool(config, node=node.name, admin=monitor.admin_address))
+            spool = await stack.enter_async_context(
+                open_spool(config, node=node.name, admin=monitor.admin_address, file=spool_file)
+            )
         producer = await stack.enter_async_context(
             open_producer(producer_config(config), connector=connector, observer=observer)
         )

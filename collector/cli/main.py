@@ -25,6 +25,7 @@ COMMANDS = {
     "send": "send events to a collector, over HTTP or websocket",
     "report": "what became of every event: the ledgers over time",
     "replay": "feed back what nginx kept while no collector could be reached",
+    "spool": "what waits on this disk: list, verify, export, replay, drop",
     "render": "write configuration for others: nginx",
 }
 

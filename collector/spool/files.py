@@ -136,10 +136,12 @@ class SpoolFiles:
     Args:
         node: Names a new file, and is told in the lock.
         admin: The admin listener's address, told in the lock.
+        file: This one and no other; None: the first that is free, or a new one.
     """
 
-    def __init__(self, directory: str, *, node: str, admin: str | None) -> None:
+    def __init__(self, directory: str, *, node: str, admin: str | None, file: Path | None = None) -> None:
         self.directory = Path(directory)
+        self._only = file
         self._node = node
         self.holder: dict[str, object] = {"pid": os.getpid(), "node": node, "admin": admin}
         self._lock: Lock | None = None
@@ -160,7 +162,8 @@ class SpoolFiles:
         return store
 
     def _choose(self) -> tuple[Path, Lock]:
-        for file in [*spools_in(self.directory), self.directory / f"{self._node}{SUFFIX}"]:
+        choice = [*spools_in(self.directory), self.directory / f"{self._node}{SUFFIX}"]
+        for file in choice if self._only is None else [self._only]:
             lock = Lock.take(file, self.holder)
             if lock is not None:
                 return file, lock

@@ -12,7 +12,7 @@ Invariant: nothing is written; a file that cannot be read is an answer here, nev
 import base64
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -112,22 +112,27 @@ def contents_of(path: str | Path) -> Contents:
         )
 
 
-def exported(path: str | Path, *, dead: bool = False) -> Iterator[Exported]:
-    """The rows of a file, oldest first; ``dead`` ones instead of the others. Raises `Unreadable`."""
+def exported(path: str | Path, *, dead: bool = False, damaged: Callable[[int], object]) -> Iterator[Exported]:
+    """The rows of a file, oldest first; ``dead`` ones instead of the others.
+
+    Args:
+        damaged: told the id of each row that cannot be read; the others are not held up by it.
+
+    Raises:
+        Unreadable: nothing, or no more, can be read.
+    """
     sql = (
-        "SELECT id, NULL, stored_at_ms, reason, payload FROM dead ORDER BY id"
+        "SELECT id, NULL, stored_at_ms, reason, NULL, payload FROM dead ORDER BY id"
         if dead
-        else "SELECT r.id, r.state, r.stored_at_ms, NULL, p.payload"
-        " FROM rows AS r JOIN payloads AS p ON p.id = r.id ORDER BY r.id"
+        else "SELECT r.id, r.state, r.stored_at_ms, NULL, r.crc, p.payload"
+        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id ORDER BY r.id"
     )
     with _reading(path) as connection:
-        for row_id, state, stored_at_ms, reason, payload in connection.execute(sql):
-            try:
-                record, app = decode(payload)
-            except msgspec.MsgspecError as error:
-                raise Unreadable(
-                    f"{path}: row {row_id} is damaged: {error}; `collector spool verify` says more"
-                ) from error
+        for row_id, state, stored_at_ms, reason, crc, payload in connection.execute(sql):
+            if not _sound(payload, crc):
+                damaged(row_id)
+                continue
+            record, app = decode(payload)
             yield Exported(
                 id=row_id,
                 state="dead" if dead else _STATES[state],
@@ -183,9 +188,9 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
     ):
         if payload is None:
             found.add("without its payload", row_id)
-        elif checksum(payload) != crc:
+        elif not isinstance(payload, bytes) or checksum(payload) != crc:
             found.add("with a payload that was changed (checksum)", row_id)
-        elif not _decodes(payload):
+        elif not _sound(payload):
             found.add("with a payload that is no record", row_id)
         elif size != len(payload) + ROW_COST_BYTES:
             found.add("of another size than it says", row_id)
@@ -201,7 +206,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
 def _dead(connection: sqlite3.Connection) -> Iterator[str]:
     found = _Found()
     for row_id, payload in connection.execute("SELECT id, payload FROM dead"):
-        if not _decodes(payload):
+        if not _sound(payload):
             found.add("with a payload that is no record", row_id)
     yield from found.lines("dead row")
 
@@ -240,9 +245,12 @@ class _Found:
             yield f"{len(ids)} {kind}{'s' if len(ids) > 1 else ''} {fault}: {names}"
 
 
-def _decodes(payload: object) -> bool:
+def _sound(payload: object, crc: int | None = None) -> bool:
+    """Whether this is a record, and, where its checksum is known, the one that was written."""
+    if not isinstance(payload, bytes) or (crc is not None and checksum(payload) != crc):
+        return False
     try:
-        decode(payload if isinstance(payload, bytes) else b"")
+        decode(payload)
     except msgspec.MsgspecError:
         return False
     return True

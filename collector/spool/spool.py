@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -45,12 +46,15 @@ FULL = Refused("spool_full")
 
 
 @asynccontextmanager
-async def open_spool(config: Config, *, node: str, admin: str | None = None) -> AsyncIterator["DiskSpool"]:
+async def open_spool(
+    config: Config, *, node: str, admin: str | None = None, file: Path | None = None
+) -> AsyncIterator["DiskSpool"]:
     """Open the spool of ``[spool]``: whatever is wrong with the disk, this does not raise; `statistics` says it.
 
     Args:
         node: This incarnation of the process: a new file is named after it.
         admin: The admin listener's address, for whoever finds the file locked.
+        file: This one and no other, as an operator wants it; None: the first in the directory that nobody has.
 
     Leaving: what was submitted is committed or refused; where the disk hangs, after `CLOSE_S` its thread is abandoned.
 
@@ -58,7 +62,7 @@ async def open_spool(config: Config, *, node: str, admin: str | None = None) -> 
     """
     path = config.spool.path
     assert path, "without [spool] path there is no spool"
-    files = MemoryFile() if path == MEMORY else SpoolFiles(path, node=node, admin=admin)
+    files = MemoryFile() if path == MEMORY else SpoolFiles(path, node=node, admin=admin, file=file)
     spool = DiskSpool(files, max_bytes=config.spool.max_bytes, inline=path == MEMORY)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:

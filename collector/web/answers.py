@@ -35,7 +35,8 @@ def answer_for(dialect: Dialect, route: Route, verdict: Verdict) -> Answer:
     match verdict.kind:
         case Kind.ACCEPTED:
             answer = dialect.accepted(route)
-            if verdict.counts.rejected:  # else a client whose batch had bad events could not know
+            # Else a client whose batch had bad events could not know. That some wait on our disk is for people.
+            if verdict.counts.rejected or verdict.counts.spooled:
                 headers = (*answer.headers, ("x-collector-outcome", verdict.outcome_line()))
                 answer = replace(answer, headers=headers)
             return answer

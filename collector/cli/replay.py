@@ -91,6 +91,7 @@ async def _replay(config: "Config", file: "KeptFile", patience_s: float, cursors
     from collector.last_resort.feed import Feeder
     from collector.last_resort.replay import replay
     from collector.monitor import open_monitor
+    from collector.producer_log import ProducerLog
     from collector.run import make_services
     from kafka_client.producer import open_producer
 
@@ -98,7 +99,10 @@ async def _replay(config: "Config", file: "KeptFile", patience_s: float, cursors
         print(f"{file.path}, {text}", file=sys.stderr)
 
     report: Report | None = None
-    async with open_monitor(config, listen=False) as monitor, open_producer(producer_config(config)) as producer:
+    async with (
+        open_monitor(config, listen=False) as monitor,
+        open_producer(producer_config(config), observer=ProducerLog()) as producer,
+    ):
         feeder = Feeder(make_services(config, monitor, producer))
         async with trio.open_nursery() as nursery:
             stopping: Callable[[], bool] = await nursery.start(_signals, nursery.cancel_scope)

@@ -76,7 +76,7 @@ class Report:
         ]
         if self.left:
             numbers = ranges([line.number for line in self.left], LINES_TEXT_BYTES)
-            said.append(f"left: line {numbers} ({self.reason or 'a replay was cut off'}); run it again")
+            said.append(f"left: line {numbers}, not acknowledged in time ({self.reason}); run it again")
         if self.behind_bytes:
             said.append(f"not looked at yet: {self.behind_bytes} bytes at the end")
         return said

@@ -89,7 +89,7 @@ async def stored(kafka: KafkaCluster, topic: str) -> dict[str, list[Stored]]:
     return found
 
 
-async def wait_refusing(collector: CollectorChild) -> None:
+async def wait_refusing(collector: CollectorChild) -> None:  # noqa: ASYNC910  # connecting is a checkpoint
     """Until its listener is closed."""
     host, _, port = collector.http.removeprefix("http://").rpartition(":")
     with trio.fail_after(20):
@@ -97,7 +97,7 @@ async def wait_refusing(collector: CollectorChild) -> None:
             try:
                 stream = await trio.open_tcp_stream(host, int(port))
             except OSError:
-                return
+                return  # noqa: ASYNC910  # the same
             await stream.aclose()
             await trio.sleep(0.01)
 
@@ -160,6 +160,7 @@ async def test_lines_in_work_when_the_replay_is_killed_come_again_marked(
             configure(front, {**tables, "kafka": {**tables["kafka"], **silent}})
             async with open_replay(front) as child:
                 with trio.fail_after(30):
+                    await trio.lowlevel.checkpoint()
                     while not list(front.file.parent.glob("replay-*.cursor")):
                         assert child.running, child.tail
                         await trio.sleep(0.01)

@@ -239,7 +239,7 @@ async def test_events_that_were_not_sent_are_left_and_named(
     report = await run(kafka_broker, file, patience_s=0.1)
     assert not report.done
     assert (report.events["not_sent"], report.fed) == (2, 0)
-    assert "left: line 1-2 (" in "\n".join(report.lines())
+    assert "left: line 1-2, not acknowledged in time (" in "\n".join(report.lines())
     kafka_broker.faults.clear()
     report = await run(kafka_broker, file)
     assert report.done

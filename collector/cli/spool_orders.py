@@ -187,8 +187,8 @@ def _with_file(file: SpoolFile, choice: "Choice", act: "Callable[[Store, Choice]
 def _owned(path: Path) -> "Iterator[Store]":
     import sqlite3
 
+    from collector.spool.changes import CommitInDoubt, Damaged, NotCommitted
     from collector.spool.files import SpoolFiles
-    from collector.spool.store import CommitInDoubt, Damaged, NotCommitted
     from collector.spool.trouble import explain
 
     files = SpoolFiles(str(path.parent), node=f"operator-{os.getpid()}", admin=None, file=path)

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
+from collector.spool.changes import Changes, Leave, Step
 from collector.spool.dead import Discard, Revive
-from collector.spool.store import Changes, Leave, Step, Store
+from collector.spool.store import Store
 
 __all__ = ["Choice", "Chosen", "Done", "choose", "drop_from", "revive_in"]
 

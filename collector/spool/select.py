@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from collector.spool.base import BUCKETS, Selection, StoredRow
+from collector.spool.changes import Damaged
 from collector.spool.schema import ATTEMPTED, HELD, ROW_COST_BYTES, checksum, decode
-from collector.spool.store import Damaged
 
 __all__ = ["NO_SKIP", "Selected", "Skip", "select"]
 

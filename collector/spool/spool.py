@@ -17,13 +17,15 @@ import trio
 
 from collector.config import Config
 from collector.spool.base import BUCKETS, Gone, Refused, Selection, SpoolRow, SpoolStatistics, StoredRow
+from collector.spool.changes import Kill, Leave, MarkAttempted, Return, Step
 from collector.spool.dead import Discard, Revive
 from collector.spool.files import MemoryFile, SpoolFiles
+from collector.spool.gauges import Gauges
 from collector.spool.operator import Choice, Chosen, Done, choose
 from collector.spool.receipt import PendingRow, SpoolReceipt
 from collector.spool.schema import ROW_COST_BYTES, Account, encode
 from collector.spool.select import NO_SKIP, Selected, select
-from collector.spool.store import Gauges, Kill, Leave, MarkAttempted, Return, Step, Store
+from collector.spool.store import Store
 from collector.spool.writer import Opener, Writer
 
 __all__ = ["DiskSpool", "open_spool"]

@@ -14,17 +14,25 @@ told by the error's class: `NotCommitted` is proof that nothing of it is there, 
 
 import json
 import sqlite3
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-import msgspec
-from msgspec import Struct
-
-from collector.spool.base import BUCKETS, Gone
+from collector.spool.base import BUCKETS
+from collector.spool.changes import (
+    Changes,
+    CommitInDoubt,
+    Damaged,
+    Kill,
+    Leave,
+    MarkAttempted,
+    NewRow,
+    NotCommitted,
+    Return,
+    Step,
+)
 from collector.spool.dead import Discard, Revive, discard, revive
+from collector.spool.gauges import Gauges, Transaction
 from collector.spool.schema import (
     APPLICATION_ID,
     ATTEMPTED,
@@ -36,20 +44,7 @@ from collector.spool.schema import (
     checksum,
 )
 
-__all__ = [
-    "Changes",
-    "CommitInDoubt",
-    "Damaged",
-    "Gauges",
-    "Kill",
-    "Leave",
-    "MarkAttempted",
-    "NewRow",
-    "NotCommitted",
-    "Return",
-    "Step",
-    "Store",
-]
+__all__ = ["Store"]
 
 BUSY_S = 0.25
 """How long a commit waits for somebody else's lock on the file: a request has 0.8 s for the disk."""
@@ -58,125 +53,7 @@ VACUUM_STEP_PAGES = 1024
 """Given back at a time, 4 MiB, so that a commit behind it waits for milliseconds."""
 
 
-class NotCommitted(Exception):
-    """Nothing of the transaction is in the file, nor can it appear there. The cause is the reason."""
-
-
-class CommitInDoubt(Exception):
-    """COMMIT failed. The frames may be in the log, and a recovery may find them: open the file again and look."""
-
-
-class Damaged(Exception):
-    """The file does not contain what was written into it."""
-
-
-class NewRow(Struct, frozen=True, kw_only=True, eq=False, gc=False):
-    """One row to insert."""
-
-    id: int
-    state: int
-    key_hash: int | None
-    size: int
-    """What it counts against the bound."""
-    stored_at_ms: int
-    payload: bytes
-
-
-class MarkAttempted(Struct, frozen=True, eq=False):
-    """The replay is about to send them."""
-
-    ids: Sequence[int]
-
-
-class Leave(Struct, frozen=True, eq=False):
-    """Out of the file."""
-
-    ids: Sequence[int]
-    why: Gone
-
-
-class Kill(Struct, frozen=True, eq=False):
-    """Into the table ``dead``."""
-
-    reasons: Mapping[int, str]
-    at_ms: int
-
-
-class Return(Struct, frozen=True, eq=False):
-    """Ready again: as attempted, or proved absent from the log."""
-
-    ids: Sequence[int]
-    attempted: bool
-
-
-Step: TypeAlias = MarkAttempted | Leave | Kill | Return | Revive | Discard
-
-
-class Changes(Struct, kw_only=True, eq=False):
-    """One transaction."""
-
-    rows: Sequence[NewRow] = ()
-    steps: Sequence[Step] = ()
-    refused: int = 0
-    """Rows refused since the last commit; they are no part of ledger B."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Gauges:
-    """What is in the file now."""
-
-    rows: int = 0
-    held: int = 0
-    attempted: int = 0
-    bytes: int = 0
-    """Rows and dead ones."""
-    dead_rows: int = 0
-    oldest_ms: int | None = None
-    buckets: "array[int]" = field(default_factory=lambda: array("q", bytes(8 * BUCKETS)))
-
-    def count(self, state: int, key_hash: int | None, size: int, sign: Literal[1, -1]) -> None:
-        """A row came or went."""
-        self.rows += sign
-        self.bytes += sign * size
-        self.count_state(state, sign)
-        if key_hash is not None:
-            self.buckets[key_hash % BUCKETS] += sign
-
-    def count_state(self, state: int, sign: Literal[1, -1]) -> None:
-        """A row entered or left this state."""
-        if state == HELD:
-            self.held += sign
-        elif state == ATTEMPTED:
-            self.attempted += sign
-
-
 _Meta: TypeAlias = tuple[int, int, int | None, int]
-_Seen: TypeAlias = tuple[int, int | None, int, Literal[1, -1]]
-
-
-class _Transaction:
-    """What one transaction does to account and gauges, put aside until it is committed."""
-
-    def __init__(self, account: Account) -> None:
-        self.account = msgspec.structs.replace(account)
-        self.rows: list[_Seen] = []
-        self.states: list[tuple[int, Literal[1, -1]]] = []
-        self.dead_rows = 0
-        self.dead_bytes = 0
-
-    def dead_left(self, size: int) -> None:
-        """A dead row is dead no more: an operator has decided."""
-        self.dead_rows -= 1
-        self.dead_bytes -= size
-        self.account.dead -= 1
-
-    def apply(self, gauges: Gauges) -> None:
-        for state, key_hash, size, sign in self.rows:
-            gauges.count(state, key_hash, size, sign)
-        for state, sign in self.states:
-            gauges.count_state(state, sign)
-        gauges.dead_rows += self.dead_rows
-        gauges.bytes += self.dead_bytes
 
 
 class Store:
@@ -268,13 +145,15 @@ class Store:
             NotCommitted: Nothing of it is there.
             CommitInDoubt: It may be there.
         """
-        transaction = _Transaction(self.account)
+        transaction = Transaction(self.account)
         execute = self.connection.execute
         try:
             execute("BEGIN IMMEDIATE")
             self._insert(changes.rows, transaction)
             for step in changes.steps:
                 self._take_step(step, transaction)
+            if changes.extra is not None:
+                changes.extra.apply(self.connection, transaction)
             account = transaction.account
             account.commits += 1
             account.refused += changes.refused
@@ -305,7 +184,7 @@ class Store:
             [getattr(account, name) for name in fields],
         )
 
-    def _insert(self, rows: Iterable[NewRow], transaction: _Transaction) -> None:
+    def _insert(self, rows: Iterable[NewRow], transaction: Transaction) -> None:
         narrow, payloads = [], []
         for row in rows:
             narrow.append((row.id, row.state, row.key_hash, row.size, row.stored_at_ms, checksum(row.payload)))
@@ -317,7 +196,7 @@ class Store:
             transaction.account.rows_in += len(narrow)
             transaction.account.last_id = max(transaction.account.last_id, narrow[-1][0])
 
-    def _take_step(self, step: Step, transaction: _Transaction) -> None:
+    def _take_step(self, step: Step, transaction: Transaction) -> None:
         match step:
             case MarkAttempted(ids):
                 self._set_state(ids, ATTEMPTED, transaction)
@@ -344,7 +223,7 @@ class Store:
             (json.dumps(sorted(set(ids))),),
         ).fetchall()
 
-    def _set_state(self, ids: Iterable[int], state: int, transaction: _Transaction) -> None:
+    def _set_state(self, ids: Iterable[int], state: int, transaction: Transaction) -> None:
         changed = []
         for row_id, was, _, _ in self._found(ids):
             if was != state:
@@ -352,14 +231,14 @@ class Store:
                 changed.append((state, row_id))
         self.connection.executemany("UPDATE rows SET state = ? WHERE id = ?", changed)
 
-    def _remove(self, found: Sequence[_Meta], transaction: _Transaction) -> int:
+    def _remove(self, found: Sequence[_Meta], transaction: Transaction) -> int:
         ids = [(meta[0],) for meta in found]
         self.connection.executemany("DELETE FROM rows WHERE id = ?", ids)
         self.connection.executemany("DELETE FROM payloads WHERE id = ?", ids)
         transaction.rows += ((state, key_hash, size, -1) for _, state, key_hash, size in found)
         return len(found)
 
-    def _kill(self, reasons: Mapping[int, str], at_ms: int, transaction: _Transaction) -> None:
+    def _kill(self, reasons: Mapping[int, str], at_ms: int, transaction: Transaction) -> None:
         found = self._found(reasons)
         for row_id, _, _, size in found:
             self.connection.execute(

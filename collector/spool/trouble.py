@@ -8,7 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from enum import Enum
 
-from collector.spool.store import CommitInDoubt, Damaged, NotCommitted
+from collector.spool.changes import CommitInDoubt, Damaged, NotCommitted
 
 __all__ = ["CAUSES", "Kind", "Trouble", "explain"]
 

@@ -34,18 +34,10 @@ import trio
 
 from collector.log import get_logger
 from collector.spool.base import BUCKETS, Refused, Stored
+from collector.spool.changes import Changes, CommitInDoubt, Leave, NewRow, NotCommitted, Return, Step
 from collector.spool.receipt import STORED, PendingRow, Stage
 from collector.spool.schema import HELD, READY
-from collector.spool.store import (
-    Changes,
-    CommitInDoubt,
-    Leave,
-    NewRow,
-    NotCommitted,
-    Return,
-    Step,
-    Store,
-)
+from collector.spool.store import Store
 from collector.spool.trouble import CAUSES, Kind, Trouble, explain
 from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 

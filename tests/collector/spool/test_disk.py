@@ -14,8 +14,9 @@ import trio
 
 from collector.spool import DiskSpool, open_spool, spool, writer
 from collector.spool.base import Refused, Stored, StoredRow
+from collector.spool.changes import Changes
 from collector.spool.files import holder_of
-from collector.spool.store import Changes, Store
+from collector.spool.store import Store
 from kafka_client.outcome import NotSent
 from tests.collector.spool.rows import config_of, row, take_all, values_of
 

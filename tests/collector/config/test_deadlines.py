@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from collector.config import Config, DeadlinesConfig, HttpConfig, KafkaConfig, LimitsConfig, ShutdownConfig
+from collector.config import (
+    Config,
+    DeadlinesConfig,
+    HttpConfig,
+    KafkaConfig,
+    LimitsConfig,
+    ShutdownConfig,
+    SpoolConfig,
+)
 from collector.deadlines import SMALLEST_CLIENT_TIMEOUT_S, DeadlineChain
 
 
@@ -21,7 +29,7 @@ def test_chain_of_the_defaults_holds_with_the_numbers_of_the_design() -> None:
     assert chain.graceful_timeout_s == Config().shutdown.drain_s
     assert chain.orchestrator_grace_s > Config().shutdown.delay_s + Config().shutdown.drain_s
     assert any(
-        link.name == "shutdown.delay_s + drain_s + the producer's least grace" and link.value == 16.0 and link.holds
+        link.name.startswith("shutdown.delay_s + drain_s + the least") and link.value == 21.0 and link.holds
         for link in chain.links
     )
     assert chain.broker_user_timeout_s == Config().kafka.request_timeout_s
@@ -72,3 +80,25 @@ def test_lines_show_every_link_with_its_numbers() -> None:
     assert any("100000 < server keep_alive_max_requests 1000000" in line for line in lines)
     broken = DeadlineChain.from_config(replace(Config(), shutdown=ShutdownConfig(drain_s=1.0)))
     assert any(line.startswith("FAIL") for line in broken.lines())
+
+
+def test_chain_says_what_becomes_of_the_disks_share() -> None:
+    def said(config: Config) -> str:
+        [link] = [link for link in DeadlineChain.from_config(config).links if link.bound_name == "enqueue_s"][:1]
+        return link.why
+
+    assert "for a commit to the spool" in said(Config())
+    without = replace(Config(), spool=SpoolConfig(path=None))
+    assert "Kafka's, since there is no spool" in said(without)
+    assert "never go to the spool" in said(replace(Config(), deadlines=DeadlinesConfig(kafka_s=3.8, spool_s=0.0)))
+    last = "shutdown.delay_s + drain_s + the least"
+    [link] = [link for link in DeadlineChain.from_config(without).links if link.name.startswith(last)]
+    assert link.value == 16.0
+
+
+def test_each_collector_may_be_tried_within_the_same_time() -> None:
+    one = DeadlineChain.from_config(Config())
+    five = DeadlineChain.from_config(Config(nginx=NginxConfig(upstreams=tuple(f"10.0.0.{n}:80" for n in range(5)))))
+    assert (one.proxy_next_upstream_tries, five.proxy_next_upstream_tries) == (2, 5)
+    assert five.proxy_next_upstream_timeout_s == one.proxy_next_upstream_timeout_s > one.proxy_connect_timeout_s
+    assert [str(link) for link in five.links] == [str(link) for link in one.links]

@@ -53,6 +53,7 @@ def problems_of(config: Config) -> Iterator[Problem]:
     yield from _addresses(config)
     yield from _kafka(config.kafka)
     yield from _limits(config.limits)
+    yield from _spool(config)
     yield from _retry_memory(config)
     yield from _keys(config.keys)
     yield from _nginx(config.nginx)
@@ -212,6 +213,21 @@ def _limits(limits: LimitsConfig) -> Iterator[Problem]:
         if getattr(limits, small) > getattr(limits, large):
             least = getattr(limits, small)
             yield f"limits.{large}", f"expected at least limits.{small} ({least}), got {getattr(limits, large)}"
+
+
+def _spool(config: Config) -> Iterator[Problem]:
+    spool, limits = config.spool, config.limits
+    if spool.path is None:
+        return
+    for name in ("max_bytes", "replay_bytes"):
+        value = getattr(spool, name)
+        if value < limits.event_bytes:
+            yield f"spool.{name}", f"expected at least limits.event_bytes ({limits.event_bytes}), got {value}"
+    if spool.replay_bytes > limits.queue_bytes:
+        yield (
+            "spool.replay_bytes",
+            f"expected at most limits.queue_bytes ({limits.queue_bytes}), got {spool.replay_bytes}",
+        )
 
 
 def _retry_memory(config: Config) -> Iterator[Problem]:

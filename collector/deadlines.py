@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from collector.config import Config
+from collector.ingest.replay import CLOSE_S as REPLAY_WAIT_S
+from collector.spool.spool import CLOSE_S as SPOOL_CLOSE_S
 
 __all__ = ["CLOSE_LEAST_S", "SMALLEST_CLIENT_TIMEOUT_S", "DeadlineChain", "Link"]
 
@@ -51,8 +53,11 @@ PINGS_MISSED = 3
 CLOSE_LEAST_S = 1.0
 """The producer's grace where its clients used up the time to drain: for answers of Kafka's that are on their way."""
 
-ORCHESTRATOR_MARGIN_S = 5.0
-"""What starting the shutdown, the producer's least grace and leaving may take beside the delay and the drain."""
+REPLAY_CLOSE_S = 2 * REPLAY_WAIT_S
+"""The replay's end: for answers that are on their way, and for the disk."""
+
+ORCHESTRATOR_MARGIN_S = 10.0
+"""What starting the shutdown, the ends of replay, producer and spool, and leaving may take beside delay and drain."""
 
 # Sums of decimal fractions are compared with this slack: 3.0 + 0.8 + 0.2 is 4.0.
 EPSILON_S = 1e-9
@@ -133,6 +138,7 @@ class DeadlineChain:
         connects = round(PROXY_NEXT_TRY_WITHIN_S + PROXY_CONNECT_TIMEOUT_S, 6)
         websocket_read = round(http.ping_s * PINGS_MISSED, 6)
         keepalive = round(http.idle_timeout_s * KEEPALIVE_SHARE, 6)
+        ends = CLOSE_LEAST_S + (0.0 if config.spool.path is None else REPLAY_CLOSE_S + SPOOL_CLOSE_S)
         grace = round(shutdown.delay_s + shutdown.drain_s + ORCHESTRATOR_MARGIN_S, 6)
         links = (
             Link(
@@ -141,7 +147,8 @@ class DeadlineChain:
                 relation="=",
                 bound_name="enqueue_s",
                 bound=deadlines.enqueue_s,
-                why="the shares of one request; its clock starts when the body is complete, less the loop's lag",
+                why=f"the shares of one request, the disk's {_share_of_the_disk(config)}; its clock starts when the "
+                "body is complete, less the loop's lag",
             ),
             Link(
                 name="deadlines.stall_s",
@@ -225,8 +232,8 @@ class DeadlineChain:
                 why="reading and throwing away a refused body is short beside working one",
             ),
             Link(
-                name="shutdown.delay_s + drain_s + the producer's least grace",
-                value=round(shutdown.delay_s + shutdown.drain_s + CLOSE_LEAST_S, 6),
+                name="shutdown.delay_s + drain_s + the least that replay, producer and spool need to end",
+                value=round(shutdown.delay_s + shutdown.drain_s + ends, 6),
                 relation="<",
                 bound_name="orchestrator's grace",
                 bound=grace,
@@ -295,3 +302,11 @@ class DeadlineChain:
     def lines(self) -> list[str]:
         """The whole chain for people, one link a line, with its numbers and whether it holds."""
         return [f"{'ok  ' if link.holds else 'FAIL'} {link}  ({link.why})" for link in self.links]
+
+
+def _share_of_the_disk(config: Config) -> str:
+    if config.spool.path is None:
+        return "Kafka's, since there is no spool"
+    if config.deadlines.spool_s == 0:
+        return "nothing: events never go to the spool"
+    return "for a commit to the spool, which waits for two at most"

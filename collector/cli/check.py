@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from collector.deadlines import DeadlineChain
     from collector.nginx.check import check_nginx
+    from collector.spool_check import check_spool
     from collector.topic_check import check_topics
 
     config = load_for_topic(arguments)
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"  {line}")
     print("nginx")
     broken = _print(check_nginx(config)) or bool(chain.problems())
+    print("spool")
+    broken = _print(check_spool(config)) or broken
     if not arguments.offline:
         print(f"topics at {','.join(config.kafka.bootstrap_servers)}")
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
-from collector.config import Config, KeysConfig
+from collector.config import Config, KeysConfig, SpoolConfig
 from collector.devtools.children import ChildFailed, bare_error
 
 from .main import Mendable
@@ -82,7 +82,14 @@ def _dev_config(config: Config, arguments: argparse.Namespace) -> Config:
         admin=replace(config.admin, bind=arguments.admin or config.admin.bind),
         keys=KeysConfig(open=True, apps=config.keys.apps),
         shutdown=replace(config.shutdown, delay_s=0.0),
+        spool=_beside_the_broker(config, arguments.dir),
     )
+
+
+def _beside_the_broker(config: Config, directory: Path) -> SpoolConfig:
+    """The spool of this directory's collector, unless the configuration names another."""
+    spool = config.spool
+    return replace(spool, path=str(directory / "spool")) if spool.path == SpoolConfig().path else spool
 
 
 @contextmanager

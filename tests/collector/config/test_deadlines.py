@@ -10,6 +10,7 @@ from collector.config import (
     HttpConfig,
     KafkaConfig,
     LimitsConfig,
+    NginxConfig,
     ShutdownConfig,
     SpoolConfig,
 )

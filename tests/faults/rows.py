@@ -26,14 +26,14 @@ __all__ = ["ROWS", "Row", "row_of"]
 
 MIB = 1024 * 1024
 
-#: 500 events/s: 300 alone, 100 in batches of ten, 100 over websockets.
+#: 500 events/s: 100 alone, 300 in batches of ten, 100 over websockets.
 USUAL = Spec(
     run="usual",
     log="",
     address="",
     seconds=600.0,
-    singles_per_s=300.0,
-    batches_per_s=10.0,
+    singles_per_s=100.0,
+    batches_per_s=30.0,
     batch_events=10,
     messages_per_s=100.0,
     websockets=20,
@@ -249,7 +249,7 @@ ROWS: tuple[Row, ...] = (
         name="13", title="10 % of the clients do not read, or send a byte a second", fault=only_load, seconds=40.0,
         quick_s=15.0,
         load=Spec(
-            run="usual", log="", address="", seconds=600.0, singles_per_s=300.0, batches_per_s=10.0,
+            run="usual", log="", address="", seconds=600.0, singles_per_s=100.0, batches_per_s=30.0,
             messages_per_s=100.0, websockets=20, connections=180, rude=22,
         ),
     ),

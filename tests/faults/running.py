@@ -51,9 +51,6 @@ class Bench:
 class Result:
     """One row, played on one server."""
 
-    row: str
-    title: str
-    server: str
     account: Account
     upstream: Upstream
     highest_bytes: int
@@ -156,9 +153,6 @@ async def _play(bench: Bench, row: Row, stage: Stage) -> Result:
     in_outage = [entry for entry in entries if begin + NOTICED_AFTER_S <= (entry.answered_at or 0.0) < end]
     upstream = read_upstream(stage.nginx.now.access_log, stage.nginx.now.directory / "error.log")
     return Result(
-        row=row.name,
-        title=row.title,
-        server=stage.server.name,
         account=account,
         upstream=upstream,
         highest_bytes=stage.server.highest_bytes,

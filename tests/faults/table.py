@@ -38,8 +38,17 @@ HEADS = (
 class Line:
     """One row on one server, and what of it does not hold."""
 
-    result: Result
+    row: str
+    title: str
+    server: str
+    result: Result | None
+    """None: it could not be played, and ``broken`` says why."""
     broken: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """Of the row and the server."""
+        return f"row {self.row}, {self.server}"
 
 
 def as_markdown(about: Mapping[str, str], lines: Sequence[Line]) -> str:
@@ -53,12 +62,15 @@ def as_markdown(about: Mapping[str, str], lines: Sequence[Line]) -> str:
 
 
 def _cells(line: Line) -> list[str]:
+    holds = f"**no**: {'; '.join(line.broken)}" if line.broken else "yes"
+    first = [f"{line.row}. {line.title}", line.server]
+    if line.result is None:
+        return [*first, *["–"] * (len(HEADS) - 3), holds]
     result, account = line.result, line.result.account
     errors = ", ".join(f"{count} × {words}" for words, count in result.upstream.errors.items())
     other = ", ".join(f"{count} × {status}" for status, count in account.other.items())
     return [
-        f"{result.row}. {result.title}",
-        result.server,
+        *first,
         f"{account.sent:,}",
         f"{account.ok:,} ({account.ok_share:.2%})",
         f"{account.unavailable:,}",
@@ -70,13 +82,14 @@ def _cells(line: Line) -> list[str]:
         f"{_ms(account.p50_s)}, {_ms(account.p99_s)}",
         f"{result.highest_bytes / 1e6:.0f}",
         "–" if result.spool_rows is None else f"{result.spool_rows:,}",
-        f"**no**: {'; '.join(line.broken)}" if line.broken else "yes",
+        holds,
     ]
 
 
 def _notes(line: Line) -> list[str]:
-    result = line.result
-    name = f"row {result.row}, {result.server}"
+    result, name = line.result, line.name
+    if result is None:
+        return []
     found = []
     if result.outage_p99_s is not None and result.fsync_p99_s is not None:
         found.append(
@@ -100,7 +113,16 @@ def _ms(seconds: float) -> str:
 
 def as_json(about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, object]:
     """All figures, as plain values; NaN becomes None, which JSON has."""
-    rows = [{**_plain(asdict(line.result)), "broken": list(line.broken)} for line in lines]
+    rows = [
+        {
+            "row": line.row,
+            "title": line.title,
+            "server": line.server,
+            "broken": list(line.broken),
+            "figures": None if line.result is None else _plain(asdict(line.result)),
+        }
+        for line in lines
+    ]
     return {"about": dict(about), "rows": rows}
 
 

@@ -39,9 +39,6 @@ GOOD = Account(
 
 def result(row: str = "1", account: Account = GOOD, **more: object) -> Result:
     fields: dict[str, object] = {
-        "row": row,
-        "title": row_of(row).title,
-        "server": "collector",
         "account": account,
         "upstream": Upstream(answers=Counter(), meant=Counter({"200": 1000})),
         "highest_bytes": 90_000_000,
@@ -50,6 +47,10 @@ def result(row: str = "1", account: Account = GOOD, **more: object) -> Result:
         "outage_p99_s": 0.2 if row_of(row).timed else None,
     }
     return Result(**(fields | more))  # type: ignore[arg-type]  # the members of Result
+
+
+def line(played: Result | None, *words: str) -> Line:
+    return Line(row="1", title="x", server="collector", result=played, broken=words)
 
 
 def upstream(**meant: int) -> Upstream:
@@ -124,9 +125,11 @@ def test_rows_are_those_of_the_table() -> None:
 
 def test_table_shows_what_does_not_hold() -> None:
     bad = result(account=replace(GOOD, lost_events=2), fsync_p99_s=0.004, outage_answers=7, outage_s=18.0)
-    text = as_markdown({"commit": "abc"}, [Line(result=bad, broken=["2 lost"]), Line(result=result("6"), broken=())])
-    head, rule, first, second, *rest = text.splitlines()
-    assert len({line.count(" | ") for line in (head, rule, first, second)}) == 1
+    lines = [line(bad, "2 lost"), line(result("6")), line(None, "not played: no nginx")]
+    text = as_markdown({"commit": "abc"}, lines)
+    head, rule, first, second, third, *rest = text.splitlines()
+    assert len({line.count(" | ") for line in (head, rule, first, second, third)}) == 1
+    assert third.endswith("| – | – | **no**: not played: no nginx |")
     assert "| **2** |" in first
     assert first.endswith("| **no**: 2 lost |")
     assert second.endswith("| yes |")
@@ -135,10 +138,11 @@ def test_table_shows_what_does_not_hold() -> None:
 
 
 def test_json_has_every_figure_and_no_nan() -> None:
-    plain = as_json({}, [Line(result=result(account=replace(GOOD, p50_s=math.nan)), broken=["x"])])
+    plain = as_json({}, [line(result(account=replace(GOOD, p50_s=math.nan)), "x"), line(None, "y")])
     read = json.loads(json.dumps(plain, allow_nan=False))
-    assert read["rows"][0]["account"]["p50_s"] is None
-    assert read["rows"][0]["account"]["sent"] == 1000
+    assert read["rows"][0]["figures"]["account"]["p50_s"] is None
+    assert read["rows"][0]["figures"]["account"]["sent"] == 1000
+    assert read["rows"][1]["figures"] is None
     assert read["rows"][0]["broken"] == ["x"]
 
 

@@ -54,7 +54,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.waiters = 0
-        """Tasks in `Delivery.wait`."""
+        """Tasks that wait for a delivery."""
         self.on_bug: Callable[[], None] | None = None
         """Called when an ``on_resolved`` raised."""
         self._bugs: list[Exception] = []
@@ -112,18 +112,14 @@ class Delivery(Struct, gc=False, eq=False):
         """
         if self.task is not None:
             raise trio.BusyResourceError("another task is already waiting for this delivery")
-        if not self.watch():
-            await trio.lowlevel.checkpoint()
-            return
-        task = self.task = trio.lowlevel.current_task()
-        tally = self.tally
-        tally.waiters += 1
         try:
-            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-        finally:
-            if self.task is task:
-                self.task = None
-            tally.waiters -= 1
+            if self.park():
+                await trio.lowlevel.wait_task_rescheduled(self.stop_waiting)
+            else:
+                await trio.lowlevel.checkpoint()
+        except BaseException:
+            self.leave()
+            raise
 
     @property
     @abstractmethod
@@ -165,18 +161,37 @@ class Delivery(Struct, gc=False, eq=False):
     def refuse(self, outcome: NotSent) -> None:
         """Settle every record before any was queued."""
 
+    def park(self) -> bool:
+        """Make the running task the waiter, who is to wait with `stop_waiting` now; False where nothing is open."""
+        if not self.watch():
+            return False
+        self.task = trio.lowlevel.current_task()
+        self.tally.waiters += 1
+        return True
+
+    def leave(self) -> None:
+        """The running task waits no more, however that came; another may be the waiter by now."""
+        if self.task is trio.lowlevel.current_task():
+            self._unpark()
+
     def wake(self) -> None:
         """Wake the waiter, if there is one."""
-        if self.task is not None:
-            task, self.task = self.task, None
+        task = self.task
+        if task is not None:
+            self._unpark()
             trio.lowlevel.reschedule(task)
 
-    def _stop_waiting(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    def stop_waiting(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        """Trio's ``abort_fn`` for the waiter."""
         # Withdrawing is the block's end, not the waiter's: an acknowledgement that comes in the same tick still counts.
         # But the task is scheduled from here on: an outcome that comes before it runs must not schedule it a second
         # time.
-        self.task = None
+        self._unpark()
         return trio.lowlevel.Abort.SUCCEEDED
+
+    def _unpark(self) -> None:
+        self.task = None
+        self.tally.waiters -= 1
 
 
 def told_twice() -> RuntimeError:

@@ -362,6 +362,29 @@ async def test_wait_can_be_called_again_after_a_cancellation(autojump_clock) -> 
         segment.end(ack())
 
 
+async def test_waiter_that_comes_before_a_cancelled_one_has_left_is_woken(autojump_clock) -> None:
+    tally = Tally()
+    delivery, segment = sealed(tally=tally)
+    scope = trio.CancelScope()
+
+    async def first() -> None:
+        with scope:
+            await delivery.wait()
+
+    async def settle() -> None:
+        await trio.sleep(1)
+        assert tally.waiters == 1
+        segment.end(ack())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        nursery.start_soon(settle)
+        await wait_all_tasks_blocked()
+        scope.cancel(reason="another takes its place in this very tick")
+        await delivery.wait()
+    assert (delivery.unsettled, tally.waiters) == (0, 0)
+
+
 @pytest.mark.parametrize("order", ["acknowledged first", "cancelled first"])
 async def test_acknowledgement_in_the_tick_of_the_deadline_counts(autojump_clock, order: str) -> None:
     delivery, segment = sealed()

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from collector.config_load import check_servable
     from collector.last_resort.cursor import CursorFault
-    from collector.last_resort.lines import InUse, KeptFile
+    from collector.last_resort.lines import KeptFile, Unusable
     from collector.log import configure_logging
 
     config = load(arguments)
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with KeptFile(arguments.file) as file:
             report = trio.run(_replay, config, file, arguments.wait, arguments.cursors)
-    except (InUse, CursorFault) as error:
+    except (Unusable, CursorFault) as error:
         raise Mendable(str(error)) from error
     except OSError as error:
         raise Mendable(f"{error.filename or arguments.file}: {error.strerror}") from error

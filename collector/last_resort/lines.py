@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["LINE_BYTES", "InUse", "KeptFile", "RawLine"]
+__all__ = ["LINE_BYTES", "KeptFile", "RawLine", "Unusable"]
 
 #: A longer line is none of nginx's: a body of ``limits.body_bytes``, each byte escaped by six.
 LINE_BYTES = 64 * 1024 * 1024
 
 IDENTITY_HEX_CHARS = 32
 
+GZIP_MAGIC = b"\x1f\x8b"
 
-class InUse(Exception):
-    """Somebody else reads this file for a replay."""
+
+class Unusable(Exception):
+    """The file cannot be replayed as it is; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class KeptFile:
 
     Raises:
         OSError: It cannot be read.
-        InUse: See there.
+        Unusable: See there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +55,10 @@ class KeptFile:
             fcntl.flock(self._stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._stream.close()
-            raise InUse(f"{path} is being replayed by another process") from None
+            raise Unusable(f"{path} is being replayed by another process") from None
+        if self._stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            self._stream.close()
+            raise Unusable(f"{path} is compressed: gunzip it first")
 
     def __enter__(self) -> "KeptFile":
         return self

@@ -25,8 +25,11 @@ from collector.last_resort.cursor import Cursor, CursorFault, OpenLine, cursor_p
 from collector.last_resort.feed import Feeder, Prepared
 from collector.last_resort.kept import LINE_START, BrokenLine, read_kept
 from collector.last_resort.lines import KeptFile, RawLine
+from collector.log import get_logger
 
 __all__ = ["Report", "replay"]
+
+log = get_logger("replay")
 
 #: A chunk ends when it has so many lines, or so many bytes of bodies (inflated).
 CHUNK_LINES = 500
@@ -76,7 +79,7 @@ class Report:
         ]
         if self.left:
             numbers = ranges([line.number for line in self.left], LINES_TEXT_BYTES)
-            said.append(f"left: line {numbers}, not acknowledged in time ({self.reason}); run it again")
+            said.append(f"left: line {numbers} ({self.reason}); run it again")
         if self.behind_bytes:
             said.append(f"not looked at yet: {self.behind_bytes} bytes at the end")
         return said
@@ -136,6 +139,7 @@ class _Run:
         self._say = say
         self._told = 0
         self._path = Path()
+        self._failed: list[OpenLine] = []
         self._cursor = self._written = Cursor()
         self.report = Report()
 
@@ -215,6 +219,11 @@ class _Run:
             self.report.refused += 1
             self._tell(f"line {line.number}: refused: {fault}")
             return None  # noqa: ASYNC910  # the same
+        except Exception:  # the rim of one request: a bug in it leaves its line, and stops no other
+            log.exception("a kept request failed", file=str(self._file.path), line=line.number)
+            self.report.reason = self.report.reason or "internal error"
+            self._failed.append(line)
+            return None  # noqa: ASYNC910  # the same
         return _Item(line, prepared)
 
     def _tell(self, text: str) -> None:
@@ -234,7 +243,7 @@ class _Run:
         left = list(self._left(chunk, verdicts))
         self.report.fed += len(chunk) - len(left)
         self._move(left)
-        return not left
+        return not left and len(self._failed) < CHUNK_LINES
 
     def _left(self, chunk: Sequence[_Item], verdicts: Sequence[Verdict]) -> Iterator[OpenLine]:
         """Count what became of the events; what is not done is open."""
@@ -242,12 +251,13 @@ class _Run:
             counts = verdict.counts
             self.report.events.update(asdict(counts))
             if counts.not_sent or counts.unknown:
-                self.report.reason = self.report.reason or verdict.reason
+                self.report.reason = self.report.reason or f"not acknowledged in time: {verdict.reason}"
                 maybe = item.line.maybe_duplicate or bool(counts.delivered or counts.unknown)
                 yield OpenLine(item.line.offset, item.line.number, maybe)
 
     def _move(self, open_lines: Iterable[OpenLine]) -> None:
-        self._cursor = Cursor(offset=self._cursor.offset, lines=self._cursor.lines, open=tuple(open_lines))
+        still_open = (*self._failed, *open_lines)
+        self._cursor = Cursor(offset=self._cursor.offset, lines=self._cursor.lines, open=still_open)
 
     async def _write(self) -> None:  # noqa: ASYNC910  # what is there already needs no waiting
         """Have the cursor on the disk, where it is not yet."""

@@ -20,6 +20,7 @@ Non-obvious:
 - ``escape=json`` leaves bytes from 0x80 as they are: a line is JSON in Latin-1, and the body comes back byte for byte.
 - ``$remote_user`` is the part before the colon of Basic authorization, the key, and leaves the password out. Without a
   colon nginx finds no user, and the header is kept as it is.
+- A dialect that comes to read another header needs a member for it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -34,7 +34,7 @@ def test_what_is_left_is_named_with_its_reason_and_exit_code_3(command: list[str
     assert ended.returncode == 3, ended
     assert "lines: 0 fed back, 0 refused, 1 broken, 2 left; 0 were done before" in ended.stdout
     assert "events: delivered 0, rejected 0, not sent 2, unknown 0" in ended.stdout
-    assert "left: line 1,3, not acknowledged in time (" in ended.stdout
+    assert "left: line 1,3 (not acknowledged in time: " in ended.stdout
     assert "kept.log, line 2: broken: not a kept request" in ended.stderr
 
 

@@ -16,8 +16,9 @@ from collector.devtools.fixtures import default_config, open_collector_app
 from collector.devtools.received import ReceivedEvent
 from collector.last_resort import replay as replay_module
 from collector.last_resort.cursor import CursorFault
-from collector.last_resort.feed import Feeder
-from collector.last_resort.lines import InUse, KeptFile
+from collector.last_resort.feed import Feeder, Prepared
+from collector.last_resort.kept import KeptRequest
+from collector.last_resort.lines import KeptFile, Unusable
 from collector.last_resort.replay import Report, replay
 from kafka_client.testing import FakeCluster
 
@@ -226,7 +227,7 @@ async def test_file_that_was_cut_is_refused(kafka_broker: FakeCluster, file: Pat
 
 async def test_two_replays_of_one_file_do_not_meet(kafka_broker: FakeCluster, file: Path, kept_line: KeptLine) -> None:
     write(file, kept_line(track(0)))
-    with KeptFile(file), pytest.raises(InUse, match="another process"):
+    with KeptFile(file), pytest.raises(Unusable, match="another process"):
         await run(kafka_broker, file)
 
 
@@ -239,7 +240,7 @@ async def test_events_that_were_not_sent_are_left_and_named(
     report = await run(kafka_broker, file, patience_s=0.1)
     assert not report.done
     assert (report.events["not_sent"], report.fed) == (2, 0)
-    assert "left: line 1-2, not acknowledged in time (" in "\n".join(report.lines())
+    assert "left: line 1-2 (not acknowledged in time: " in "\n".join(report.lines())
     kafka_broker.faults.clear()
     report = await run(kafka_broker, file)
     assert report.done
@@ -321,3 +322,32 @@ async def test_lines_that_come_meanwhile_are_fed_back_too(
     await trio.lowlevel.checkpoint()
     assert report.fed == 4
     assert report.behind_bytes == 0
+
+
+async def test_compressed_file_is_refused_not_read_as_broken(kafka_broker: FakeCluster, file: Path) -> None:
+    write(file, gzip.compress(b"{}"))
+    with pytest.raises(Unusable, match="gunzip"):
+        await run(kafka_broker, file)
+
+
+async def test_line_that_meets_a_bug_is_left_and_the_others_go_on(
+    kafka_broker: FakeCluster, file: Path, kept_line: KeptLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "CHUNK_LINES", 2)
+    write(file, b"".join(kept_line(track(number), request_id=f"r{number}") for number in range(4)))
+    prepare = Feeder.prepare
+
+    async def fail_for_one(self: Feeder, kept: KeptRequest, *, maybe_duplicate: bool) -> Prepared:
+        if kept.request_id == "r1":
+            raise ZeroDivisionError
+        return await prepare(self, kept, maybe_duplicate=maybe_duplicate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Feeder, "prepare", fail_for_one)
+        report = await run(kafka_broker, file)
+    assert (report.fed, report.done) == (3, False)
+    assert "left: line 2 (internal error)" in "\n".join(report.lines())
+    report = await run(kafka_broker, file)
+    assert (report.before, report.fed, report.done) == (3, 1, True)
+    assert ids(kafka_broker) == ["m0", "m1", "m2", "m3"]
+    assert marked(kafka_broker) == []

@@ -64,7 +64,7 @@ class Result:
     capacity: float | None = None
     goodput: float | None = None
     outage_p99_s: float | None = None
-    """Of the answers given from `NOTICED_AFTER_S` into the outage to its end."""
+    """Of the answers to what was sent from `NOTICED_AFTER_S` into the outage to its end."""
     outage_answers: int = 0
     outage_s: float = 0.0
     fsync_p99_s: float | None = None
@@ -150,7 +150,7 @@ async def _play(bench: Bench, row: Row, stage: Stage) -> Result:
         nursery.cancel_scope.cancel(reason="the row is over")
     await stage.server.terminate()
     account = settle(spec.run, entries, await stage.found(spec.run))
-    in_outage = [entry for entry in entries if begin + NOTICED_AFTER_S <= (entry.answered_at or 0.0) < end]
+    in_outage = [entry for entry in entries if begin + NOTICED_AFTER_S <= entry.sent_at < end and not entry.rude]
     upstream = read_upstream(stage.nginx.now.access_log, stage.nginx.now.directory / "error.log")
     return Result(
         account=account,

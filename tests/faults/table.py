@@ -93,7 +93,7 @@ def _notes(line: Line) -> list[str]:
     found = []
     if result.outage_p99_s is not None and result.fsync_p99_s is not None:
         found.append(
-            f"{name}: p99 of the {result.outage_answers:,} answers given from 2 s into the outage to its end "
+            f"{name}: p99 of the {result.outage_answers:,} answers to what was sent from 2 s into it to its end "
             f"({result.outage_s:.0f} s) {_ms(result.outage_p99_s)} ms; "
             f"the disk's own fsync beside it p99 {_ms(result.fsync_p99_s)} ms"
         )

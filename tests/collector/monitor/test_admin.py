@@ -77,6 +77,22 @@ async def test_stats_give_only_samples_after_since() -> None:
         assert wrong.status_code == 400
 
 
+async def test_ledgers_are_kept_over_time_and_given_after_since() -> None:
+    async with open_monitor(CONFIG) as monitor:
+        ledger = Ledger()
+        monitor.watch("ledger", ledger.statistics)
+        with ledger.open(2) as entry:
+            entry.close(Counts(delivered=2))
+        await trio.sleep(1.1)
+        found = (await _get(monitor, "/debug/ledgers")).json()
+        at, *values = found["readings"][-1]
+        last = dict(zip(found["columns"], values, strict=True))
+        assert (last["received"], last["delivered"], last["in_work"], last["difference"]) == (2, 2, 0, 0)
+        assert last["rows_in"] is None
+        assert (await _get(monitor, f"/debug/ledgers?since={at + 60}")).json()["readings"] == []
+        assert (await _get(monitor, "/debug/ledgers?since=yesterday")).status_code == 400
+
+
 async def test_metrics_have_a_listener_of_their_own_where_one_is_configured() -> None:
     config = replace(CONFIG, metrics=MetricsConfig(bind="127.0.0.1:0"))
     async with open_monitor(config) as monitor, httpx.AsyncClient(trust_env=False) as client:

@@ -1,14 +1,16 @@
 """`/metrics`, read back by the parser that scrapers use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from collector.ingest.ledger import Counts, Ledger
+from collector.ingest.replay_statistics import ReplayStatistics
 from collector.monitor import Monitor
 from collector.monitor.exposition import make_exposition
+from collector.spool.base import SpoolStatistics
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,69 @@ def test_ledger_is_exposed_as_events_by_outcome_and_a_difference_of_zero() -> No
     assert samples["collector_events_in_work", ()] == 3
     assert samples["collector_ledger_difference_events", ()] == 0
     assert ("collector_ledger_received_total", ()) not in samples
+
+
+def test_spool_and_replay_are_exposed_in_base_units_with_their_states_and_ledger_b() -> None:
+    monitor = Monitor()
+    spool = SpoolStatistics(
+        state="full",
+        problem="it is full",
+        path="/spool",
+        rows=7,
+        held_rows=2,
+        attempted_rows=1,
+        bytes=700,
+        max_bytes=800,
+        pending_rows=0,
+        pending_bytes=0,
+        oldest_age_s=12.5,
+        rows_in_total=20,
+        replayed_total=10,
+        resolved_total=2,
+        dead_total=1,
+        dropped_total=0,
+        difference=0,
+        refused_total=3,
+        lost_total=0,
+        commits_total=9,
+        commit_p99_s=0.004,
+    )
+    replay = ReplayStatistics(
+        state="replaying",
+        why="",
+        in_work_rows=3,
+        in_work_bytes=300,
+        share_bytes=4096,
+        unresolved_rows=1,
+        probing=0,
+        delivered_total=10,
+        returned_total=4,
+        unknown_total=2,
+        dead_total=1,
+        marked_total=5,
+        chunks_total=6,
+        probes_total=0,
+        events_per_second=123.0,
+        time_to_empty_s=0.5,
+        age_alarm=True,
+    )
+    monitor.watch("spool", lambda: spool)
+    monitor.watch("replay", lambda: replay)
+    samples = _samples(monitor)
+    assert samples["collector_spool_rows", ()] == 7
+    assert samples["collector_spool_oldest_age_seconds", ()] == 12.5
+    assert samples["collector_spool_commit_p99_seconds", ()] == 0.004
+    assert samples["collector_spool_replayed_total", ()] == 10
+    assert samples["collector_spool_ledger_difference_events", ()] == 0
+    assert ("collector_spool_difference", ()) not in samples
+    assert samples["collector_spool_state", (("state", "full"),)] == 1
+    assert samples["collector_replay_state", (("state", "replaying"),)] == 1
+    assert samples["collector_replay_delivered_total", ()] == 10
+    assert samples["collector_replay_events_per_second", ()] == 123
+    assert samples["collector_replay_time_to_empty_seconds", ()] == 0.5
+    assert samples["collector_replay_age_alarm", ()] == 1
+    replay = replace(replay, time_to_empty_s=None)
+    assert ("collector_replay_time_to_empty_seconds", ()) not in _samples(monitor)
 
 
 def test_hot_path_counters_and_histograms_are_exposed() -> None:

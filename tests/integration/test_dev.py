@@ -203,15 +203,15 @@ def pid_of_the_mock(child: Child) -> int:
     return next(int(pid) for pid in children if b"mock_child" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-async def test_signal_while_the_producer_closes_is_exit_code_3(tmp_path: Path) -> None:
+async def test_signal_while_the_producer_closes_leaves_its_event_in_the_spool(tmp_path: Path) -> None:
     event = b'{"writeKey":"k","event":"x","userId":"u"}'
     async with open_dev(tmp_path, "--broker", "mock") as child:
         info = await wait_dev_info(child, tmp_path)
         async with open_http(info["http"]) as http:
             assert (await http.request("POST", "/v1/track", event)).status == 200
             os.kill(pid_of_the_mock(child), signal.SIGSTOP)  # dev kills it when it ends
-            reply = await http.request("POST", "/v1/track", event, {"X-Collector-Timeout-Ms": "200"})
-            assert "unknown=1" in reply.headers["x-collector-outcome"]
+            reply = await http.request("POST", "/v1/track", event, {"X-Collector-Timeout-Ms": "2000"})
+            assert "spooled=1" in reply.headers["x-collector-outcome"]
             child.signal(signal.SIGTERM)
             with trio.fail_after(5):
                 await trio.lowlevel.checkpoint()
@@ -219,8 +219,9 @@ async def test_signal_while_the_producer_closes_is_exit_code_3(tmp_path: Path) -
                     await trio.sleep(0.05)
                     if any("the producer closes" in line for line in child.tail):
                         break
-            assert await stop(child) == 3
-    assert any('"event": "stopped"' in line and '"unresolved": 1' in line for line in child.tail)
+            assert await stop(child) == 0
+    assert any('"event": "stopped"' in line and '"in_spool": 1' in line for line in child.tail)
+    assert len(list((tmp_path / ".collector" / "spool").glob("*.sqlite3"))) == 1
 
 
 async def test_unknown_outcomes_are_exit_code_3(
@@ -231,6 +232,7 @@ async def test_unknown_outcomes_are_exit_code_3(
 ) -> None:
     quick: dict[str, dict[str, object]] = {
         **settings(new_topic(1)),
+        "spool": {"path": ""},
         "deadlines": {"kafka_s": 0.5, "spool_s": 0.1, "answer_s": 0.1, "stall_s": 0.3},
         "http": {"send_timeout_s": 1.0},
         "limits": {"discard_s": 0.3},

@@ -1,4 +1,4 @@
-"""The broker stands still (SIGSTOP) under load that does not try again, for 3 s and for 20 s.
+"""The broker stands still (SIGSTOP) under load that does not try again, for 3 s and for 20 s; there is no spool.
 
 Nobody waits longer than 4.5 s, what was accepted is in the topic, nothing is there twice, what was reported as not
 sent is not there, and afterwards nothing is left over.
@@ -77,7 +77,8 @@ async def test_stopped_broker_loses_nothing_and_holds_nobody_up(
     topic = new_topic(6)
     seen = Seen()
     async with AsyncExitStack() as stack:
-        collector = await stack.enter_async_context(open_collector(tmp_path / "collector", settings(topic)))
+        configured = {**settings(topic), "spool": {"path": ""}}
+        collector = await stack.enter_async_context(open_collector(tmp_path / "collector", configured))
         behind = collector.http.removeprefix("http://")
         async with open_http(collector.http) as http:
             warm = await http.request("POST", "/v1/track", b'{"writeKey":"k","event":"x","userId":"u","messageId":"w"}')

@@ -14,7 +14,8 @@ Invariant: nobody opens a file for writing without its lock, and the kernel give
 import fcntl
 import json
 import os
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -166,8 +167,21 @@ class SpoolFiles:
         for file in choice if self._only is None else [self._only]:
             lock = Lock.take(file, self.holder)
             if lock is not None:
-                return file, lock
+                if self._only is not None or not _is_moving(file):
+                    return file, lock
+                lock.release()
         raise FileExistsError(f"{self.directory}: another process has this node's file")
+
+    def take_others(self) -> list[tuple[Path, Lock]]:
+        """Every other file that nobody has, locked. None of them for an operator, who wants one file."""
+        taken: list[tuple[Path, Lock]] = []
+        if self._only is None:
+            with suppress(OSError):
+                for file in spools_in(self.directory):
+                    lock = Lock.take(file, self.holder) if file != self.file else None
+                    if lock is not None:
+                        taken.append((file, lock))
+        return taken
 
     def salvage(self) -> Store:
         if self.file is not None:
@@ -199,3 +213,26 @@ class SpoolFiles:
 def spools_in(directory: Path) -> list[Path]:
     """The files of this directory, the oldest name first."""
     return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def claim_of(connection: sqlite3.Connection) -> str | None:
+    """The name of the file that this one's rows are being moved to."""
+    found = connection.execute("SELECT target FROM moved_to").fetchone()
+    return None if found is None else str(found[0])
+
+
+def _is_moving(file: Path) -> bool:
+    """Whether some of its rows are in another file already: then it is nobody's own any more."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
+        return claim_of(connection) is not None
+    return False
+
+
+def remove_spool(file: Path) -> None:
+    """Remove an emptied file; what salvages left beside it stays.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    for suffix in ("", "-wal", "-shm", ROOM_SUFFIX):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)

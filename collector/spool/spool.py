@@ -16,6 +16,7 @@ from pathlib import Path
 import trio
 
 from collector.config import Config
+from collector.spool.adopt import adopt_loop
 from collector.spool.base import BUCKETS, Gone, Refused, Selection, SpoolRow, SpoolStatistics, StoredRow
 from collector.spool.changes import Kill, Leave, MarkAttempted, Return, Step
 from collector.spool.dead import Discard, Revive
@@ -72,6 +73,8 @@ async def open_spool(
         try:
             with trio.move_on_after(OPEN_S):
                 await spool.writer.first_try.wait()
+            if isinstance(files, SpoolFiles):
+                nursery.start_soon(adopt_loop, spool.writer, files, config.spool.max_bytes, name="spool: adoption")
             yield spool
         except Exception as error:
             # The caller's, passed on as it is below: the nursery would put it into a group.

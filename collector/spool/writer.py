@@ -153,7 +153,8 @@ class Writer:
         self._next_try = -math.inf
         self._can_step = False
         """On a full disk: rows are refused, but steps may work."""
-        self._last_id = 0
+        self.last_id = 0
+        """The highest that was given."""
         self._untidy_bytes = 0
         self._more_to_tidy = False
         self.closing = False
@@ -226,8 +227,11 @@ class Writer:
         async with self._disk:
             if self.store is None:
                 return None
+            store = self.store
             try:
-                return then(await self._call(fn, self.store))
+                result = await self._call(fn, store)
+                self.last_id = max(self.last_id, store.account.last_id)
+                return then(result)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
                 self._fail(error)
                 return None
@@ -333,8 +337,8 @@ class Writer:
             if row.stage is not Stage.PENDING:
                 self._ended_pending -= 1
                 continue
-            self._last_id += 1
-            row.id = self._last_id
+            self.last_id += 1
+            row.id = self.last_id
             row.stage = Stage.TAKEN
             rows.append(row)
             size += row.size
@@ -400,7 +404,7 @@ class Writer:
             damaged = self.trouble is not None and self.trouble.kind is Kind.DAMAGED
             try:
                 self.store = await self._call(_open_again, self._opener, self.store, broken, damaged)
-                self._last_id = max(self._last_id, self.store.account.last_id)
+                self.last_id = max(self.last_id, self.store.account.last_id)
                 if self._doubted is not None:
                     await self._settle_doubt(self.store)
                 await self._call(_probe, self._opener, self.store)

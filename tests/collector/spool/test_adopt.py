@@ -1,0 +1,188 @@
+"""Files of processes that are gone: their rows move into ours, once, whenever somebody dies on the way."""
+
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from collector.spool import DiskSpool, adopt, open_spool
+from collector.spool.adopt import Adoption
+from collector.spool.base import Stored
+from collector.spool.changes import Changes
+from collector.spool.files import Lock, holder_of
+from collector.spool.store import Store
+from tests.collector.spool.rows import config_of, row, take_all
+
+HOLDER: dict[str, object] = {"pid": 0, "node": "test", "admin": None}
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adopt, "ADOPT_EVERY_S", 0.1)
+    monkeypatch.setattr(adopt, "CHUNK_ROWS", 20)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        await trio.lowlevel.checkpoint()
+        while not true():  # noqa: ASYNC110  # files ring no bell
+            await trio.sleep(0.02)
+
+
+def spools(directory: Path) -> list[str]:
+    return sorted(file.name for file in directory.glob("*.sqlite3"))
+
+
+async def store(spool: DiskSpool, prefix: bytes, count: int) -> None:
+    receipt = spool.submit([row(b"%s%d" % (prefix, number)) for number in range(count)])
+    await receipt.wait()
+    assert set(receipt.outcomes) == {Stored()}
+
+
+async def two_files(directory: Path) -> None:
+    """a: 10 rows. b: 55 that wait, one of which was attempted, one dead, one replayed."""
+    async with open_spool(config_of(directory), node="a") as first:
+        async with open_spool(config_of(directory), node="b") as second:
+            await store(first, b"a", 10)
+            await store(second, b"b", 57)
+            taken = await take_all(second)
+            await second.mark_attempted([taken[0].id])
+            await second.dead({taken[1].id: "poison"})
+            await second.gone([taken[2].id], "replayed")
+    assert spools(directory) == ["a.sqlite3", "b.sqlite3"]
+
+
+async def check_all(spool: DiskSpool, attempted: set[bytes] | None) -> None:
+    found = await take_all(spool)
+    values = Counter(stored.record.value for stored in found)
+    assert set(values.values()) == {1}
+    assert set(values) == {b"a%d" % n for n in range(10)} | {b"b%d" % n for n in range(57) if n not in (1, 2)}
+    if attempted is not None:
+        assert {stored.record.value for stored in found if stored.attempted} == attempted
+    statistics = spool.statistics()
+    assert (statistics.rows, statistics.rows_in_total, statistics.replayed_total) == (65, 67, 1)
+    assert (statistics.dead_total, statistics.difference, statistics.state) == (1, 0, "ok")
+    assert sum(spool.busy_bucket(bucket) for bucket in range(4096)) == 1
+
+
+async def test_a_restart_adopts_the_files_of_all_that_are_gone(tmp_path: Path) -> None:
+    await two_files(tmp_path)
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(lambda: spools(tmp_path) == ["a.sqlite3"])
+        await check_all(spool, {b"b0"})
+        await store(spool, b"new", 3)
+    assert sorted(os.listdir(tmp_path)) == ["a.sqlite3", "a.sqlite3.lock", "a.sqlite3.room"]
+    with closing(sqlite3.connect(tmp_path / "a.sqlite3")) as connection:
+        assert connection.execute("SELECT * FROM moving").fetchall() == []
+        assert connection.execute("SELECT reason FROM dead").fetchall() == [("poison",)]
+
+
+async def test_a_living_process_adopts_the_file_of_one_that_ends(tmp_path: Path) -> None:
+    async with open_spool(config_of(tmp_path), node="a") as living:
+        async with open_spool(config_of(tmp_path), node="b") as ends:
+            await store(ends, b"b", 3)
+            await trio.sleep(0.3)
+            assert spools(tmp_path) == ["a.sqlite3", "b.sqlite3"]
+            assert living.statistics().rows == 0
+        await until(lambda: spools(tmp_path) == ["a.sqlite3"])
+        assert {stored.record.value for stored in await take_all(living)} == {b"b0", b"b1", b"b2"}
+        assert holder_of(tmp_path / "b.sqlite3") is None
+
+
+class Crash(Exception):
+    """Nothing after it happens."""
+
+
+def crash(changes: Changes) -> None:
+    raise Crash
+
+
+def adoption_of(file: Path) -> Adoption:
+    lock = Lock.take(file, HOLDER)
+    assert lock is not None
+    return Adoption(file, lock)
+
+
+@pytest.mark.parametrize("steps", range(7))
+@pytest.mark.parametrize("between", [False, True])
+async def test_a_crash_at_any_step_neither_loses_nor_doubles(
+    tmp_path: Path, steps: int, between: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three chunks of rows, one of dead ones, the account, the removal: before each of them and in its middle."""
+    await two_files(tmp_path)
+    target = Store(str(tmp_path / "a.sqlite3"))
+    adoption = adoption_of(tmp_path / "b.sqlite3")
+    more = True
+    for _ in range(steps):
+        more = adoption.step(target, target.account.last_id)
+    assert more == (steps < 6)
+    if between and more:
+        monkeypatch.setattr(target, "commit", crash)
+        with pytest.raises(Crash):
+            adoption.step(target, target.account.last_id)
+    adoption.end()
+    target.close()
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(lambda: len(spools(tmp_path)) == 1)
+        await check_all(spool, {b"b0"})
+
+
+async def test_a_half_moved_file_is_nobodys_own_and_waits_for_the_file_that_has_the_notes(tmp_path: Path) -> None:
+    await two_files(tmp_path)
+    target = Store(str(tmp_path / "b.sqlite3"))
+    adoption = adoption_of(tmp_path / "a.sqlite3")
+    assert adoption.step(target, target.account.last_id)  # all of a is in b too, and a is the first by name
+    adoption.end()
+    target.close()
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(lambda: len(spools(tmp_path)) == 1)
+        assert spools(tmp_path) == ["b.sqlite3"]
+        await check_all(spool, {b"b0"})
+
+
+async def test_without_the_notes_what_may_be_twice_is_marked(tmp_path: Path) -> None:
+    await two_files(tmp_path)
+    target = Store(str(tmp_path / "a.sqlite3"))
+    adoption = adoption_of(tmp_path / "b.sqlite3")
+    assert adoption.step(target, target.account.last_id)
+    adoption.end()
+    target.close()
+    (tmp_path / "a.sqlite3").unlink()
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(lambda: spools(tmp_path) == ["c.sqlite3"])
+        found = await take_all(spool)
+        assert len(found) == 55
+        assert all(stored.attempted for stored in found)
+        assert spool.statistics().difference == 0
+
+
+async def test_a_damaged_file_is_salvaged_and_then_adopted(tmp_path: Path) -> None:
+    async with open_spool(config_of(tmp_path), node="a"):
+        async with open_spool(config_of(tmp_path), node="b") as second:
+            await store(second, b"x" * 500, 500)
+    file = tmp_path / "b.sqlite3"
+    with file.open("r+b") as stream:
+        stream.seek(30 * 4096)
+        stream.write(b"\xff" * 4096)
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(lambda: spools(tmp_path) == ["a.sqlite3"])
+        statistics = spool.statistics()
+        assert statistics.lost_total > 0
+        assert statistics.rows + statistics.lost_total == 500
+        assert statistics.difference == 0
+    assert (tmp_path / "b.sqlite3.damaged").exists()
+
+
+async def test_a_full_spool_adopts_when_there_is_room(tmp_path: Path) -> None:
+    await two_files(tmp_path)
+    async with open_spool(config_of(tmp_path, max_bytes=1000), node="c") as spool:
+        await trio.sleep(0.4)
+        assert spools(tmp_path) == ["a.sqlite3", "b.sqlite3"]
+        await spool.gone([stored.id for stored in await take_all(spool)], "replayed")
+        await until(lambda: spool.statistics().rows > 0)
+        assert spool.statistics().difference == 0

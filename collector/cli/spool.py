@@ -185,8 +185,8 @@ def _described(file: SpoolFile) -> dict[str, object]:
 def _state(file: SpoolFile, contents: "Contents") -> str:
     if file.holder is not None:
         return "live"
-    if contents.moved_to is not None and not contents.rows:
-        return f"moved to {Path(contents.moved_to).name}"
+    if contents.moved_to is not None:
+        return f"moving to {Path(contents.moved_to).name}"
     return "left behind" if contents.rows or contents.dead else "empty"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from collector.config import Config
     from collector.spool.base import SpoolStatistics
+    from collector.spool.inspection import Contents
     from collector.spool.operator import Choice, Done
     from collector.spool.store import Store
 
@@ -40,11 +41,7 @@ T = TypeVar("T")
 
 def replay(config: "Config", files: Sequence[SpoolFile], *, dead: bool) -> int:
     """Have the rows of these files sent to Kafka now: live ones by their owners, the others by us."""
-    from collector.log import configure_logging
-
     code = EXIT_DONE
-    level = "warning" if config.log.level == "info" else config.log.level
-    configure_logging(changed(config.log, level=level))
     for file in files:
         if file.holder is not None:
             done = _ordered(file, "replay", {"dead": dead})
@@ -60,12 +57,11 @@ def _replay_ourselves(config: "Config", file: SpoolFile, *, dead: bool) -> bool:
     """Be this file's process until it is empty; whether it is, and nothing of it died."""
     import trio
 
-    from collector.spool.inspection import Unreadable, contents_of
+    from collector.log import configure_logging
 
-    try:
-        contents = contents_of(file.path)
-    except Unreadable as error:
-        raise Mendable(str(error)) from error
+    level = "warning" if config.log.level == "info" else config.log.level
+    configure_logging(changed(config.log, level=level))
+    contents = _contents(file)
     if not contents.rows and not (dead and contents.dead):
         print(f"{file.path.name}: nothing to replay")
         return True
@@ -103,6 +99,22 @@ async def _replay_file(config: "Config", path: Path, dead: bool) -> "tuple[Spool
         return before, spool.statistics()
 
 
+def _contents(file: SpoolFile) -> "Contents":
+    """What is in the file, if it is one that may be changed."""
+    from collector.spool.inspection import Unreadable, contents_of
+
+    try:
+        contents = contents_of(file.path)
+    except Unreadable as error:
+        raise Mendable(str(error)) from error
+    if file.holder is None and contents.moved_to is not None:
+        raise Mendable(
+            f"{file.path}: some of its rows are in {contents.moved_to} already; a collector that starts in this "
+            "directory goes on moving them"
+        )
+    return contents
+
+
 def _usable(statistics: "SpoolStatistics") -> None:
     if statistics.state == "failed":
         raise Mendable(statistics.problem)
@@ -110,7 +122,6 @@ def _usable(statistics: "SpoolStatistics") -> None:
 
 def drop(files: Sequence[SpoolFile], *, dead: bool, everything: bool, ids: Sequence[int], yes: bool) -> int:
     """Delete rows for good, counted as dropped by the operator in ledger B."""
-    from collector.spool.inspection import Unreadable, contents_of
     from collector.spool.operator import Choice, drop_from
 
     if ids and len(files) != 1:
@@ -118,10 +129,7 @@ def drop(files: Sequence[SpoolFile], *, dead: bool, everything: bool, ids: Seque
     choice = Choice(dead=dead or everything, rows=everything, ids=tuple(ids))
     counts = []
     for file in files:
-        try:
-            contents = contents_of(file.path)
-        except Unreadable as error:
-            raise Mendable(str(error)) from error
+        contents = _contents(file)
         count = len(set(ids)) or contents.dead + (contents.rows if everything else 0)
         counts.append((file, count))
     if not yes:

@@ -46,14 +46,14 @@ def control_route(monitor: Monitor) -> Route:
         order = monitor.orders.get(name)
         if order is None:
             return _text(404, f"nobody here takes {name!r}; there is: {', '.join(sorted(monitor.orders)) or 'nothing'}")
-        body = b""
+        body = bytearray()
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > ORDER_MAX_BYTES:
-                return _text(400, f"an order may have {ORDER_MAX_BYTES} bytes")
+            body += chunk[: max(0, ORDER_MAX_BYTES + 1 - len(body))]
+        if len(body) > ORDER_MAX_BYTES:
+            return _text(400, f"an order may have {ORDER_MAX_BYTES} bytes")
         try:
             with trio.fail_after(ANSWER_S):
-                done = await order(body)
+                done = await order(bytes(body))
         except msgspec.MsgspecError as error:
             return _text(400, str(error))
         except OrderRefused as refusal:

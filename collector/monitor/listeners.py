@@ -5,10 +5,11 @@ Owns: the sockets of ``[admin]`` and ``[metrics]``. Refuses to know: what the ap
 Two of Hypercorn's hazards on trio (design §7) would let a careless visitor of the admin port hold up the shutdown of
 the whole process, so both are cured here too: it shields its sends, so the listening socket carries TCP_USER_TIMEOUT,
 which accepted sockets inherit; and a request whose body nobody reads leaks its connection, so one task swallows what
-comes until the answer is out.
+comes until the answer is out, and keeps it for whoever reads it.
 """
 
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, cast
 
@@ -22,6 +23,8 @@ __all__ = ["address_of", "bind_listener", "serve_app"]
 USER_TIMEOUT_S = 5.0
 """A visitor that does not read for this long is dropped; also what bounds the close of the monitor."""
 BACKLOG = 64
+BODY_KEPT_BYTES = 8 * 1024 * 1024
+"""Twice what any of our routes takes."""
 IDLE_TIMEOUT_S = 75.0
 
 _Message: TypeAlias = MutableMapping[str, Any]
@@ -89,19 +92,43 @@ def _swallowing(app: _App) -> _App:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
+        body = _Body()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_swallow, receive, name="admin: swallows the request's body")
-            await app(scope, _no_body, send)
+            nursery.start_soon(body.swallow, receive, name="admin: swallows the request's body")
+            await app(scope, body.receive, send)
             nursery.cancel_scope.cancel(reason="the answer is out")
 
     return swallowed
 
 
-async def _swallow(receive: _Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Body:
+    """A request's body on its way to the application, which need not read it; no more than `BODY_KEPT_BYTES` wait."""
 
+    def __init__(self) -> None:
+        self._kept: deque[_Message] = deque()
+        self._bytes = 0
+        self._news = trio.Event()
 
-async def _no_body() -> _Message:
-    await trio.lowlevel.checkpoint()
-    return {"type": "http.request", "body": b"", "more_body": False}
+    async def swallow(self, receive: _Receive) -> None:
+        """Take what comes until the visitor is gone."""
+        while True:
+            message = await receive()
+            gone = message["type"] == "http.disconnect"
+            self._bytes += len(message.get("body", b""))
+            if self._bytes > BODY_KEPT_BYTES and not gone:
+                # Whoever reads bodies has seen too much of it by then, and wants its end.
+                if message.get("more_body", False):
+                    continue
+                message = {"type": "http.request", "body": b"", "more_body": False}
+            self._kept.append(message)
+            self._news.set()
+            if gone:
+                return
+
+    async def receive(self) -> _Message:
+        """The application's ``receive``."""
+        while not self._kept:
+            self._news = trio.Event()
+            await self._news.wait()
+        await trio.lowlevel.checkpoint()
+        return self._kept.popleft()

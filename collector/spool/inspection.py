@@ -122,9 +122,9 @@ def exported(path: str | Path, *, dead: bool = False, damaged: Callable[[int], o
         Unreadable: nothing, or no more, can be read.
     """
     sql = (
-        "SELECT id, NULL, stored_at_ms, reason, NULL, payload FROM dead ORDER BY id"
+        "SELECT id, NULL, stored_at_ms, reason, NULL, CAST(payload AS BLOB) FROM dead ORDER BY id"
         if dead
-        else "SELECT r.id, r.state, r.stored_at_ms, NULL, r.crc, p.payload"
+        else "SELECT r.id, r.state, r.stored_at_ms, NULL, r.crc, CAST(p.payload AS BLOB)"
         " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id ORDER BY r.id"
     )
     with _reading(path) as connection:
@@ -184,7 +184,8 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
     """Both halves of every row: present, of one size, unchanged, and a record."""
     found = _Found()
     for row_id, state, size, crc, payload in connection.execute(
-        "SELECT r.id, r.state, r.bytes, r.crc, p.payload FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id"
+        "SELECT r.id, r.state, r.bytes, r.crc, CAST(p.payload AS BLOB)"
+        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id"
     ):
         if payload is None:
             found.add("without its payload", row_id)
@@ -205,7 +206,7 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _dead(connection: sqlite3.Connection) -> Iterator[str]:
     found = _Found()
-    for row_id, payload in connection.execute("SELECT id, payload FROM dead"):
+    for row_id, payload in connection.execute("SELECT id, CAST(payload AS BLOB) FROM dead"):
         if not _sound(payload):
             found.add("with a payload that is no record", row_id)
     yield from found.lines("dead row")

@@ -1,12 +1,16 @@
 """The parts of the Kafka benchmark that need neither a broker nor another client."""
 
+import json
 import sys
+from pathlib import Path
+from time import process_time
 
 import pytest
 
 from tests.bench.kafka.__main__ import main
 from tests.bench.kafka.meter import Meter
 from tests.bench.kafka.rates import GROUPS, K1, contenders_of
+from tests.bench.kafka.sampling import Sampler, as_table, stage_of
 from tests.bench.kafka.spec import RECORD_BYTES, numbered_payload, payloads
 
 
@@ -69,3 +73,33 @@ def test_help_says_how_the_figures_are_made(
     with pytest.raises(SystemExit, match="0"):
         main()
     assert "How the figures are made:" in capsys.readouterr().out
+
+
+def test_a_sample_counts_for_the_innermost_room_that_has_a_name() -> None:
+    here, stdlib, socket = "/x/tests/bench/kafka/ours.py", "/usr/lib/python3.11/enum.py", "/v/trio/_socket.py"
+    intake, connection = "/x/kafka_client/sending/intake.py", "/x/kafka_client/network/connection.py"
+    assert stage_of([stdlib, intake, here]) == stage_of([intake]) == "queueing"
+    assert stage_of([socket, connection, "/v/trio/_core/_run.py"]).startswith("sockets")
+    assert stage_of(["/v/trio/_core/_run.py", connection]).startswith("Trio")
+    assert stage_of([here, intake]).startswith("the caller")
+    assert stage_of([stdlib]) == stage_of([]) == "elsewhere"
+
+
+def test_samples_are_taken_of_cpu_time_while_enabled(tmp_path: Path) -> None:
+    sampler = Sampler()
+    sampler.enable()
+    begin = process_time()
+    while process_time() < begin + 0.3:
+        sum(range(1000))
+    sampler.disable()
+    file = tmp_path / "samples"
+    sampler.dump_stats(str(file))
+    assert sum(json.loads(file.read_text()).values()) >= 10  # the kernel's tick is 10 ms at most
+
+
+def test_table_of_stages_adds_up_and_leaves_empty_ones_out() -> None:
+    table = as_table({"K1": ({"queueing": 30, "compression": 10}, 4.0), "K2": ({"queueing": 10}, 8.0)})
+    assert "| queueing | 3.00 (75%) | 8.00 (100%) |" in table
+    assert "| compression | 1.00 (25%) | 0.00 (0%) |" in table
+    assert "| together | 4.00 | 8.00 |" in table
+    assert "elsewhere" not in table

@@ -39,6 +39,7 @@ from collector.devtools.kafka_install import KafkaUnavailable
 from tests.bench.kafka import rates, singles
 from tests.bench.kafka.broker import open_broker
 from tests.bench.kafka.running import Bench, RunFailed, run_child
+from tests.bench.kafka.sampling import as_table
 from tests.bench.machine import choose_cores
 from tests.bench.report import Report, as_json, as_markdown
 
@@ -65,6 +66,7 @@ def main() -> None:
         metavar="CLIENT:ROW[:WORDS]",
         help="instead: one run of K1, K2, K3, K6 or K8 under cProfile, such as ours:K1 or ours:K1:send_many",
     )
+    parser.add_argument("--where", action="store_true", help="instead: where our time goes in K1 and K2, by stages")
     arguments = parser.parse_args()
     try:
         with bare_error():
@@ -98,6 +100,9 @@ async def run(arguments: argparse.Namespace) -> Report | None:
             )
             if arguments.profile is not None:
                 await _profile(bench, arguments.profile, Path(directory))
+                return None
+            if arguments.where:
+                await _where(bench, Path(directory))
                 return None
             return await _measure(bench, arguments.rows, arguments.only, arguments.quick)
 
@@ -135,6 +140,16 @@ async def _profile(bench: Bench, wanted: str, directory: Path) -> None:
     print(f"{contender.name}, under the profiler: {figures}")
     for order in ("tottime", "cumulative"):
         pstats.Stats(str(file)).sort_stats(order).print_stats(35)
+
+
+async def _where(bench: Bench, directory: Path) -> None:
+    file = directory / "samples"
+    found = {}
+    for name, contender in rates.SAMPLED.items():
+        spec = msgspec.structs.replace(bench.spec(contender, str(file)), sampled=True)
+        figures = await run_child(bench, spec)
+        found[name] = json.loads(file.read_text()), figures["cpu_us"]
+    print(as_table(found))
 
 
 def _about(bench: Bench) -> dict[str, str]:

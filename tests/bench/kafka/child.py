@@ -13,6 +13,7 @@ from cProfile import Profile
 import msgspec
 
 from tests.bench.kafka.meter import Figures, Meter, announce
+from tests.bench.kafka.sampling import Profiler, Sampler
 from tests.bench.kafka.spec import Spec
 
 __all__ = ["main"]
@@ -23,7 +24,9 @@ def main() -> None:
     spec = msgspec.json.decode(sys.argv[1], type=Spec)
     if spec.core is not None:
         os.sched_setaffinity(0, {spec.core})
-    profiler = None if spec.profile is None else Profile()
+    profiler: Profiler | None = None
+    if spec.profile is not None:
+        profiler = Sampler() if spec.sampled else Profile()
     meter = Meter(spec.warmup_s, spec.measure_s, profiler)
     figures = _run(spec, meter)
     if profiler is not None and spec.profile is not None:

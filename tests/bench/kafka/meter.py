@@ -13,11 +13,11 @@ import sys
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from cProfile import Profile
 from time import perf_counter, process_time
 from typing import TypeAlias
 
 from tests.bench.figures import percentile
+from tests.bench.kafka.sampling import Profiler
 from tests.bench.machine import resident_bytes
 
 __all__ = ["SAMPLE_EVERY", "Figures", "Meter", "Stopwatch", "announce", "ask"]
@@ -36,7 +36,7 @@ class Meter:
         latencies: Seconds from the call to the acknowledgement, of records in the window; the workload appends.
     """
 
-    def __init__(self, warmup_s: float, measure_s: float, profiler: Profile | None = None) -> None:
+    def __init__(self, warmup_s: float, measure_s: float, profiler: Profiler | None = None) -> None:
         self.records = 0
         self.latencies = array("d")
         self._measure_s = measure_s
@@ -53,8 +53,11 @@ class Meter:
         if self._profiler is None:
             yield
             return
-        with self._profiler:
+        self._profiler.enable()
+        try:
             yield
+        finally:
+            self._profiler.disable()
 
     def over(self) -> bool:
         """Look at the clock; True once the window has ended. Cheap: call it once for every few records."""

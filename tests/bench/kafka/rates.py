@@ -14,7 +14,7 @@ from tests.bench.kafka.running import Bench, Contender, interleave
 from tests.bench.report import Check, Column, Measured, Row
 from tests.bench.scores import Scores
 
-__all__ = ["K1", "contenders_of", "measure"]
+__all__ = ["K1", "SAMPLED", "contenders_of", "measure"]
 
 #: Records open at once in the pipelined rows.
 WINDOW = 10_000
@@ -96,6 +96,13 @@ K3 = (
     _ours("ours, re-armed nursery", "in_turn_rearmed", None, tasks=TASKS),
     _ours("ours, lazily armed nursery", "in_turn_lazy", None, tasks=TASKS),
 )
+#: Whose time is told by stages.
+SAMPLED = {
+    "K1, uncompressed": K1[1],
+    "K1, zstd": K1[0],
+    "K1, `send_many(500)`, zstd": K1[3],
+    "K2": K2[0],
+}
 K6 = (_ours("ours, uncompressed, TLS", "pipelined", tls=True, window=WINDOW, between=BETWEEN),)
 
 

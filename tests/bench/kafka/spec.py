@@ -27,7 +27,9 @@ class Spec(Struct, frozen=True, kw_only=True):
     ca_file: str | None = None
     """Talk TLS, and trust this."""
     profile: str | None = None
-    """Run the window under cProfile and write it there."""
+    """Run the window under a profiler and write what it found there."""
+    sampled: bool = False
+    """The profiler is the one of `tests.bench.kafka.sampling`, not cProfile."""
     options: Mapping[str, str | int | float | bool] = {}
     """Of the workload: ``window``, ``batch``, ``tasks``, ``partition`` (``given`` | ``picked``), ``codec``, …"""
 

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from collector.config import KeysConfig, RetryMemoryConfig
+from collector.config import KeysConfig, RetryMemoryConfig, SpoolConfig
 from kafka_client.testing import StoredRecord
 from kafka_client.wire.murmur2 import partition_for_key
 
@@ -224,3 +224,21 @@ async def test_segment_batch_that_comes_back_under_another_sent_at_is_known(open
         await web.request("POST", "/v1/batch", {**body, "sentAt": "2026-01-01T00:00:09Z"})
         assert ids(web) == ["m-1"]
         assert web.books.deduplicated_total == 1
+
+
+async def test_batch_that_is_in_the_spool_is_not_spooled_again(open_web, autojump_clock) -> None:
+    async with open_web(spool=SpoolConfig(path=":memory:")) as web:
+        await post(web, batch("warm"))
+        web.cluster.pause_broker(1)
+        first = await post(web, batch("1", "2"))
+        assert first.headers["x-collector-outcome"] == "delivered=0, spooled=2, rejected=0, not_sent=0, unknown=0"
+        began = trio.current_time()
+        second = await post(web, batch("warm", "1", "2", "3"))
+        assert second.status == 200
+        assert second.headers["x-collector-outcome"] == "delivered=3, spooled=1, rejected=0, not_sent=0, unknown=0"
+        assert (await post(web, batch("1", "2"))).status == 200
+        assert trio.current_time() - began < 4
+        assert (web.books.spooled_total, web.books.deduplicated_total) == (3, 5)
+        web.cluster.resume_broker(1)
+        await trio.sleep(30)
+        assert sorted(ids(web)) == ["1", "2", "3", "warm"]

@@ -18,14 +18,12 @@ from functools import partial
 import trio
 
 from collector.ingest.enqueue import DeliveryLike, ProducerLike
+from collector.ingest.record import MAYBE_DUPLICATE
 from collector.ingest.verdict import FINAL_REASONS, first_word
 from collector.spool.base import Spool, StoredRow
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 
-__all__ = ["MAYBE_DUPLICATE", "RowsInWork", "record_of", "size_of"]
-
-#: A consumer that sees it finds an earlier copy of the event in the log, or none.
-MAYBE_DUPLICATE = ("maybe-duplicate", b"1")
+__all__ = ["RowsInWork", "record_of", "size_of"]
 
 #: What a row costs beside its bytes: the objects around it, and the record's framing.
 ROW_COST_BYTES = 256

@@ -187,6 +187,46 @@ async def test_outcome_that_stays_unknown_is_exit_3(cluster, nursery, lines) -> 
     assert (last["event"], last["code"], last["unknown"], last["unresolved"]) == ("stopped", 3, 1, 1)
 
 
+@pytest.mark.parametrize("path", ["spool", ":memory:"])
+async def test_what_is_safe_in_the_spool_is_no_error_and_what_is_in_memory_is(
+    cluster, nursery, lines, tmp_path, path: str
+) -> None:
+    place = path if path == ":memory:" else str(tmp_path / path)
+    running = await Running.start(nursery, cluster, replace(CONFIG, spool=SpoolConfig(path=place)))
+    async with open_http(running.started.http) as http:
+        await http.request("POST", "/api/track", EVENT)
+        cluster.faults.stall()
+        reply = await http.request("POST", "/api/track", EVENT, {"X-Collector-Timeout-Ms": "1000"})
+        assert (reply.status, "spooled=1" in reply.headers["x-collector-outcome"]) == (200, True)
+        async with open_http(running.started.admin) as admin:
+            metrics = (await admin.request("GET", "/metrics")).body
+            assert b"collector_spool_held_rows 1.0" in metrics
+            assert b"collector_diversion_diverted_partitions" in metrics
+    running.stop.set()
+    with trio.fail_after(8):
+        await running.ended.wait()
+    last = lines()[-1]
+    assert (last["event"], last["spooled"], last["unknown"], last["unresolved"]) == ("stopped", 1, 0, 0)
+    assert (last["in_spool"], last["spool_difference"]) == (1, 0)
+    if path == ":memory:":
+        assert running.report.code == EXIT_UNKNOWN
+        return
+    assert running.report.code == EXIT_DRAINED
+    cluster.faults.clear()
+    again = await Running.start(nursery, cluster, replace(CONFIG, spool=SpoolConfig(path=place)))
+    with trio.fail_after(5):  # noqa: ASYNC912  # the loop waits
+        while len(cluster.values("events")) < 3:  # noqa: ASYNC110  # it has no event
+            await trio.sleep(0.05)
+    again.stop.set()
+    with trio.fail_after(8):
+        await again.ended.wait()
+    first, second, replayed = cluster.records("events")
+    assert first.value != second.value == replayed.value, "the producer's end left it in doubt"
+    marks = [("maybe-duplicate", b"1") in list(record.headers) for record in (second, replayed)]
+    assert marks == [False, True]
+    assert (again.report.code, lines()[-1]["in_spool"]) == (EXIT_DRAINED, 0)
+
+
 async def test_clients_and_producer_share_one_time_to_drain(cluster, nursery) -> None:
     running = await Running.start(nursery, cluster, replace(CONFIG, shutdown=ShutdownConfig(delay_s=0.0, drain_s=2.0)))
     async with open_http(running.started.http) as http, open_http(running.started.http) as halfway:
@@ -264,3 +304,14 @@ async def test_lifecycle_moves_forward_only_and_says_so() -> None:
     lifecycle.advance(Phase.SERVING)
     assert (lifecycle.phase, lifecycle.status(), lifecycle.keep_alive) == (Phase.DRAINING, "draining", False)
     assert repr(lifecycle) == "<Lifecycle draining, draining>"
+
+
+def test_spool_that_is_nearly_full_is_not_ready_until_there_is_room() -> None:
+    filled = [0.89]
+    lifecycle = Lifecycle(max_lag_s=0.3, lag=lambda: 0.0, spool_filled=lambda: filled[0])
+    lifecycle.advance(Phase.SERVING)
+    said = []
+    for share in (0.89, 0.91, 0.89, 0.71, 0.69, 0.89):
+        filled[0] = share
+        said.append(lifecycle.status())
+    assert said == ["ready", "spool_full", "spool_full", "spool_full", "ready", "ready"]

@@ -9,19 +9,18 @@ import msgspec
 import pytest
 import trio
 
-from collector.brokers import producer_config
 from collector.config import Config, HttpConfig, KafkaConfig, KeysConfig, LimitsConfig, ShutdownConfig, SpoolConfig
 from collector.devtools.conservation import assert_conserved
 from collector.ingest.ledger import LedgerStatistics
 from collector.lifecycle import Phase
 from collector.monitor import Monitor
-from collector.rooms import make_services
+from collector.rooms import open_rooms
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Message
 from collector.web.listeners import address_of, open_listener
 from collector.web.services import Services
 from collector.web.stock import ConnectionLimits, serve_stock
-from kafka_client import Producer, open_producer
+from kafka_client import Producer
 from kafka_client.testing import FakeCluster, open_fake_cluster
 
 CONFIG = Config(
@@ -167,10 +166,10 @@ async def opened(config: Config = CONFIG) -> AsyncIterator[Web]:
         kafka = replace(config.kafka, bootstrap_servers=tuple(cluster.bootstrap_servers))
         config = replace(config, kafka=kafka)
         monitor = ToldMonitor(config)
-        async with open_producer(producer_config(config), connector=cluster.connector) as producer:
-            services = make_services(config, monitor, producer)
+        async with open_rooms(config, monitor, connector=cluster.connector) as rooms:
+            services = rooms.services
             services.lifecycle.advance(Phase.SERVING)
-            yield Web(services, cluster, producer, monitor, make_app(services))
+            yield Web(services, cluster, rooms.producer, monitor, make_app(services))
             cluster.faults.clear()
             cluster.resume_broker(1)
         assert_conserved(services.ledger.statistics(), None)

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from collector.config import AppKeys, KeysConfig
+from collector.config import AppKeys, KeysConfig, SpoolConfig
 from collector.lifecycle import Phase
 from collector.web.websocket_frames import FrameFault, decode_track
 
@@ -514,3 +514,31 @@ async def test_message_without_a_body_is_rejected(web, autojump_clock) -> None:
         await client.send({"op": "track", "id": 1, "api": "heap"})
         await settle()
         assert client.named()[1]["code"] == "missing_field"
+
+
+async def test_messages_of_an_outage_are_acknowledged_as_spooled_in_their_order(
+    open_web, until, autojump_clock
+) -> None:
+    async with open_web(spool=SpoolConfig(path=":memory:")) as web, connected(web) as client:
+        await client.track()
+        await until(lambda: client.upto() == 1)
+        web.cluster.pause_broker(1)
+        await client.track()
+        await trio.sleep(3.5)
+        assert client.upto() == 2, "Kafka's share of the time, then the disk"
+        for number in range(3, 30):
+            await client.track({**BODY, "event": f"e{number}"})
+        await trio.sleep(0.05)
+        assert client.upto() == 29
+        assert client.named() == {}
+        batch = {"app_id": "a", "events": [{"identity": "u", "event": f"b{n}"} for n in range(3)]}
+        await client.track({**batch, "events": [*batch["events"], {"identity": "u"}]})
+        await until(lambda: 30 in client.named())
+        ack = client.named()[30]
+        assert (ack["status"], ack["counts"]["spooled"], ack["counts"]["rejected"]) == ("rejected", 3, 1)
+        assert web.books.spooled_total == 31
+        web.cluster.resume_broker(1)
+        await trio.sleep(5)
+        events = [value["body"]["event"] for value in web.values() if value["body"]["event"].startswith("e")]
+        assert [event for event in events if event != "e"] == [f"e{number}" for number in range(3, 30)]
+        web.assert_idle()

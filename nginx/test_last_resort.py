@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,7 +19,7 @@ import trio
 
 from collector.config import Config, DeadlinesConfig, LimitsConfig, NginxConfig, PrivacyConfig
 from collector.devtools.nginx import Nginx, open_nginx
-from collector.devtools.raw_http import Reply, open_http
+from collector.devtools.raw_http import NoAnswer, Reply, open_http
 from collector.last_resort.kept import KeptRequest, read_kept
 
 pytestmark = pytest.mark.integration
@@ -293,7 +294,7 @@ async def test_request_that_a_collector_has_seen_is_never_kept(tmp_path: Path, s
         ("POST", "/v1/track/more", {}),
         ("GET", "/healthz", {}),
         ("OPTIONS", "/v1/track", {}),
-        ("POST", "/_last_resort/segment", {}),
+        ("POST", "/_last_resort_answer/segment", {}),
     ],
 )
 async def test_what_is_no_event_request_is_not_kept(
@@ -302,7 +303,7 @@ async def test_what_is_no_event_request_is_not_kept(
     with refusing() as away:
         async with open_front(tmp_path, away) as front:
             reply = await front.post(path, b"", headers, method)
-            assert reply.status == (503 if path != "/_last_resort/segment" else 400)
+            assert reply.status == (503 if path != "/_last_resort_answer/segment" else 400)
             await front.wait_logged(1)
             assert front.kept() == []
 
@@ -404,3 +405,38 @@ async def test_full_disk_is_not_noticed_as_the_rendered_file_says(tmp_path: Path
     assert "survives a process crash, not a power cut" in text
     assert "does not notice a full disk" in text
     assert os.stat("/dev/full").st_size == 0
+
+
+async def test_worker_of_nginx_that_is_killed_loses_nothing_that_it_has_answered(tmp_path: Path) -> None:
+    accepted: list[str] = []
+    body = random.Random(9).randbytes(BODY_BYTES)
+
+    async def post_for_ever(client: int) -> None:
+        number = 0
+        while True:
+            try:
+                async with open_http(front.nginx.address) as http:
+                    while True:
+                        number += 1
+                        request_id = f"{client}-{number}"
+                        reply = await http.request("POST", "/v1/track", body, {"X-Request-Id": request_id})
+                        assert reply.status == 200
+                        accepted.append(request_id)
+            except (NoAnswer, OSError):
+                await trio.sleep(0.001)
+
+    with refusing() as away:
+        async with open_front(tmp_path, away) as front:
+            master = front.nginx.child.pid
+            children = trio.Path(f"/proc/{master}/task/{master}/children")
+            async with trio.open_nursery() as nursery:
+                for client in range(6):
+                    nursery.start_soon(post_for_ever, client)
+                for _ in range(12):
+                    await trio.sleep(0.1)
+                    for worker in (await children.read_text()).split():
+                        os.kill(int(worker), signal.SIGKILL)
+                nursery.cancel_scope.cancel(reason="enough")
+            kept = {request.request_id for request in front.kept()}
+    assert len(accepted) > 100
+    assert set(accepted) <= kept, "answered 200 and not in the file"

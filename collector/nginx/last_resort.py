@@ -16,7 +16,9 @@ a 503 for overload too, passes as it is.
 Non-obvious:
 - With several collectors two tries at least must have failed: one may fail with nothing sent and no next try, where a
   kept-alive connection turns out to be closed.
-- nginx writes its log after the answer, and takes no notice of an error: nothing here can make it answer 503 then.
+- nginx writes a log after the answer, and killed in between it loses what was answered 200. So the line is the log of
+  a subrequest (``auth_request``), which ends before there is an answer.
+- It takes no notice of an error in writing a log: nothing here can make it answer 503 then.
 - ``escape=json`` leaves bytes from 0x80 as they are: a line is JSON in Latin-1, and the body comes back byte for byte.
 - ``$remote_user`` is the part before the colon of Basic authorization, the key, and leaves the password out. Without a
   colon nginx finds no user, and the header is kept as it is.
@@ -29,7 +31,6 @@ from collector.config import Config
 from collector.dialects import Answer, Dialect
 
 from .errors import LATE, UNREACHABLE, answer_headers, error_address
-from .log import access_log
 from .place import NginxPlace
 from .text import location, quoted
 from .upstream import collectors
@@ -43,7 +44,7 @@ CLIENT_BODY_BUFFER = "256k"
 MEMBERS = (
     ("kept", "1"),
     ("time", "$msec"),
-    ("upstream_s", "$upstream_response_time"),
+    ("upstream_s", "$kept_upstream_s"),
     ("request_id", "$passed_request_id"),
     ("ip", "$logged_address"),
     ("method", "$requested_method"),
@@ -55,7 +56,7 @@ MEMBERS = (
     ("dnt", "$http_dnt"),
     ("sec_gpc", "$http_sec_gpc"),
     ("content_length", "$content_length"),
-    ("body", "$request_body"),
+    ("body", "$kept_body"),
 )
 
 _INSTEAD = {UNREACHABLE: "$where_unreachable", LATE: "$where_late"}
@@ -118,14 +119,35 @@ def last_resort_locations(config: Config, dialects: Sequence[Dialect], place: Ng
         return []
     lines = [
         "internal;",
-        *answer_headers(),
-        access_log(place),
-        f"access_log {config.nginx.last_resort_file} last_resort;",
+        "# A subrequest has no body and no upstream of its own, but the variables of its request.",
+        "set $kept_body $request_body;",
+        "set $kept_upstream_s $upstream_response_time;",
+        "auth_request /_last_resort_line;",
+        "try_files /_last_resort_none /_last_resort_answer/$kept_by;",
     ]
+    kept = location("/_last_resort/", lines)[1:]
+    line = [
+        "internal;",
+        f"access_log {config.nginx.last_resort_file} last_resort;",
+        "log_subrequest on;",
+        "return 204;",
+    ]
+    answers = ["internal;", *answer_headers()]
     for name, _, answer in _kept_answers(dialects):
-        lines += ["", f"location = /_last_resort/{name} {{", *(f"    {line}" for line in _answered(answer)), "}"]
-    promise = [f"    # {line}".rstrip() for line in _promise(config, place)]
-    return ["", *promise, *location("/_last_resort/", lines)[1:]]
+        answers += [
+            "",
+            f"location = /_last_resort_answer/{name} {{",
+            *(f"    {part}" for part in _answered(answer)),
+            "}",
+        ]
+    promise = [f"    # {text}".rstrip() for text in _promise(config, place)]
+    return [
+        "",
+        *promise,
+        *kept,
+        *location("= /_last_resort_line", line),
+        *location("/_last_resort_answer/", answers),
+    ]
 
 
 def _answered(answer: Answer) -> list[str]:
@@ -155,8 +177,8 @@ def _promise(config: Config, place: NginxPlace) -> list[str]:
     return [
         "The last resort: no collector could be reached, nothing of the request went to one, and nginx keeps it.",
         "",
-        "A 200 from here survives a process crash, not a power cut: nginx writes the line right after its answer",
-        "and leaves it to the kernel. It does not notice a full disk: what is answered 200 then is lost. Hence a",
+        "A 200 from here survives a process crash, not a power cut: nginx has written the line before it answers,",
+        "and left it to the kernel. It does not notice a full disk: what is answered 200 then is lost. Hence a",
         "filesystem of limited size for this file alone, and `collector check`, which looks at its free space.",
         "Nothing is checked here: what a collector would refuse is answered 200, and refused when it is fed back.",
         f"A body above {largest_kept_body(config)} bytes or a websocket is not kept: 503, as without a last resort.",

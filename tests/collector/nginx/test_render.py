@@ -61,8 +61,8 @@ def test_pixel_is_kept_with_its_query_and_answered_with_a_pixel() -> None:
     assert r"'~^0(, 0)*\|\|GET /(v1/pixel/track)/*$' segment_1;" in maps
     assert '"target":"$request_uri"' in maps
     locations = [line.strip() for line in last_resort_locations(ACCEPT, dialects, NginxPlace())]
-    at = locations.index("location = /_last_resort/segment_1 {")
-    assert locations[at : at + 4] == ["location = /_last_resort/segment_1 {", "internal;", "empty_gif;", "}"]
+    at = locations.index("location = /_last_resort_answer/segment_1 {")
+    assert locations[at : at + 4] == ["location = /_last_resort_answer/segment_1 {", "internal;", "empty_gif;", "}"]
 
 
 def test_several_collectors_are_chosen_by_key_and_each_is_tried() -> None:

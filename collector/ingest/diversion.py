@@ -21,7 +21,7 @@ anywhere, and nothing is missed.
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
@@ -84,6 +84,8 @@ class _Ill:
     since: float
     seen_ill_at: float
     why: Why
+    leader: int | None = None
+    """The silent one."""
 
 
 #: The place of a topic whose partitions are unknown, in `_Topic.ill`.
@@ -118,27 +120,49 @@ class _Topic:
         self.unknown_since = None
         self.count = len(health)
         whole = self.ill.pop(_ALL, None)
+        if whole is not None:
+            self.ill = {index: _Ill(whole.since, whole.seen_ill_at, "unanswered") for index in range(self.count)}
         found = [_illness(one, now, stall_s) for one in health]
-        silent = _silent_leaders(health, found, now, stall_s) if "stalled" in found else ()
-        probes = []
         for index, (one, why) in enumerate(zip(health, found, strict=True)):
+            before = self.ill.get(index)
             if why is not None:
                 self._seen_ill(index, why, now)
-            elif whole is not None and index not in self.ill:
-                self.ill[index] = _Ill(whole.since, whole.seen_ill_at, "unanswered")
-            elif index not in self.ill and one.leader in silent:
-                self.ill[index] = _Ill(now, now, "leader_silent")
-            before = self.ill.get(index)
-            if before is None:
-                continue
-            if why is None and self._is_well(one, before, silent):
-                del self.ill[index]
-            elif one.oldest_at is None and before.why != "leader_silent":
-                probes.append(index)
+            elif before is not None and before.why != "leader_silent":
+                before.why = "unanswered"
+                if one.answered_at is not None and one.answered_at >= before.seen_ill_at:
+                    del self.ill[index]
         for index in [index for index in self.ill if index >= self.count]:
             del self.ill[index]
+        if "stalled" in found or self.ill:
+            self._look_at_leaders(health, found, now - stall_s, now)
         self.diverted = frozenset(self.ill)
-        self.probes = frozenset(probes)
+        self.probes = frozenset(self._unprobed(health)) if self.ill else self.diverted
+
+    def _look_at_leaders(
+        self, health: Sequence[PartitionHealth], found: Sequence[Why | None], lately: float, now: float
+    ) -> None:
+        """Divert the quiet partitions of leaders that are silent, and take back those of leaders that are not."""
+        answered: dict[int | None, float] = {}
+        for one in health:
+            if one.answered_at is not None:
+                answered[one.leader] = max(one.answered_at, answered.get(one.leader, one.answered_at))
+        for index, ill in list(self.ill.items()):
+            leader = health[index].leader
+            if ill.why == "leader_silent" and (leader != ill.leader or answered.get(leader, -1.0) >= ill.since):
+                del self.ill[index]
+        stalled = {one.leader for one, why in zip(health, found, strict=True) if why == "stalled"}
+        silent = {leader for leader in stalled if answered.get(leader, -1.0) < lately}
+        for index, one in enumerate(health):
+            if one.leader in silent and index not in self.ill:
+                self.ill[index] = _Ill(now, now, "leader_silent", one.leader)
+
+    def _unprobed(self, health: Sequence[PartitionHealth]) -> Iterator[int]:
+        """The quiet partitions of a silent leader return with any other of it, which has the probe."""
+        probed = {health[index].leader for index, ill in self.ill.items() if ill.why != "leader_silent"}
+        for index, ill in self.ill.items():
+            waits = ill.why == "leader_silent" and health[index].leader in probed
+            if health[index].oldest_at is None and not waits:
+                yield index
 
     def _seen_ill(self, index: int, why: Why, now: float) -> None:
         before = self.ill.get(index)
@@ -147,13 +171,6 @@ class _Topic:
         else:
             before.seen_ill_at = now
             before.why = why
-
-    def _is_well(self, health: PartitionHealth, before: _Ill, silent: Collection[int | None]) -> bool:
-        """Whether one that was diverted, and shows no illness of its own, is back."""
-        if before.why == "leader_silent":
-            return health.leader not in silent
-        before.why = "unanswered"
-        return health.answered_at is not None and health.answered_at >= before.seen_ill_at
 
     def healthy(self, now: float) -> int | None:
         """A partition that is not diverted, the same for a while; None: there is none."""
@@ -175,14 +192,6 @@ def _illness(health: PartitionHealth, now: float, stall_s: float) -> Why | None:
     if health.oldest_at is not None and now - health.oldest_at > stall_s:
         return "stalled"
     return None
-
-
-def _silent_leaders(
-    health: Sequence[PartitionHealth], found: Sequence[Why | None], now: float, stall_s: float
-) -> set[int | None]:
-    """Those of stalled partitions, less those that have answered anybody lately."""
-    silent = {one.leader for one, why in zip(health, found, strict=True) if why == "stalled"}
-    return silent - {one.leader for one in health if one.answered_at is not None and now - one.answered_at <= stall_s}
 
 
 class Diversion:

@@ -117,12 +117,31 @@ async def test_quiet_partitions_of_a_silent_leader_are_diverted_with_the_stalled
     assert ill(diversion) == {0: "leader_silent", 1: "stalled", 2: "leader_silent"}
     assert diversion.probes("events") == frozenset(), "the stalled batch is the probe for all"
     await trio.sleep(10)
+    patients.oldest_at[1] = None  # its record was taken back, and nothing was proved
+    await trio.sleep(LOOK_S)
+    assert ill(diversion) == {0: "leader_silent", 1: "unanswered", 2: "leader_silent"}
+    assert diversion.probes("events") == {1}
+    patients.oldest_at[1] = trio.current_time() - 2
+    await trio.sleep(LOOK_S)
     patients.answered_at[0] = trio.current_time()  # somebody else's batch
     await trio.sleep(LOOK_S)
     assert ill(diversion) == {1: "stalled"}
     patients.oldest_at[1] = None
     await trio.sleep(LOOK_S)
     assert ill(diversion) == {1: "unanswered"}
+
+
+async def test_quiet_partition_whose_silent_leader_has_nothing_to_be_probed_with_is_probed_itself(
+    patients, diversion, autojump_clock
+) -> None:
+    patients.oldest_at[1] = trio.current_time() - 2
+    diversion.look()
+    assert set(ill(diversion).values()) == {"stalled", "leader_silent"}
+    patients.leader[1] = 2  # the stalled one moves away; the old leader is as silent as before
+    patients.leader[3] = 2
+    await trio.sleep(LOOK_S)
+    assert ill(diversion) == {0: "leader_silent", 1: "stalled", 2: "leader_silent", 3: "leader_silent"}
+    assert diversion.probes("events") == {0, 2}
 
 
 async def test_answers_of_a_partition_that_stays_stalled_do_not_bring_it_back(

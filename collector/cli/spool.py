@@ -227,13 +227,13 @@ def _verify(files: Sequence[SpoolFile], *, as_json: bool) -> int:
 def _export(files: Sequence[SpoolFile], *, dead: bool, out: Path | None) -> int:
     problems: list[str] = []
     if out is None:
-        for line in _lines(files, dead, problems):
+        for line in _lines(files, dead, problems, escaped=sys.stdout.isatty()):
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
     else:
         try:
             with out.open("x", encoding="utf-8") as stream:
-                for line in _lines(files, dead, problems):
+                for line in _lines(files, dead, problems, escaped=False):
                     stream.write(line + "\n")
         except OSError as error:
             raise Mendable(f"{out}: {error.strerror}") from error
@@ -242,7 +242,8 @@ def _export(files: Sequence[SpoolFile], *, dead: bool, out: Path | None) -> int:
     return EXIT_FAULTS if problems else 0
 
 
-def _lines(files: Sequence[SpoolFile], dead: bool, problems: list[str]) -> Iterator[str]:
+def _lines(files: Sequence[SpoolFile], dead: bool, problems: list[str], *, escaped: bool) -> Iterator[str]:
+    """``escaped``: clients write events; what would steer a terminal must not reach one."""
     import msgspec
 
     from collector.spool.inspection import Unreadable, exported
@@ -251,7 +252,7 @@ def _lines(files: Sequence[SpoolFile], dead: bool, problems: list[str]) -> Itera
         damaged: list[int] = []
         try:
             for row in exported(file.path, dead=dead, damaged=damaged.append):
-                yield json.dumps({"file": file.path.name, **msgspec.to_builtins(row)}, ensure_ascii=False)
+                yield json.dumps({"file": file.path.name, **msgspec.to_builtins(row)}, ensure_ascii=escaped)
         except Unreadable as error:
             problems.append(str(error))
         if damaged:

@@ -7,7 +7,9 @@ Exit codes: 0 done; 3 rows are left, or died on the way; 2 what an operator can 
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as changed
@@ -20,7 +22,10 @@ from .spool import SpoolFile
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import trio
+
     from collector.config import Config
+    from collector.rooms import Rooms
     from collector.spool.base import SpoolStatistics
     from collector.spool.inspection import Contents
     from collector.spool.operator import Choice, Done
@@ -47,14 +52,17 @@ def replay(config: "Config", files: Sequence[SpoolFile], *, dead: bool) -> int:
             done = _ordered(file, "replay", {"dead": dead})
             also = f", {done.dead} dead ones among them" if done.dead else ""
             print(f"{file.path.name}: {file.owner} replays now: {done.rows + done.dead} rows wait{also}")
-        elif not _replay_ourselves(config, file, dead=dead):
-            code = EXIT_LEFT
+        else:
+            died, left = _replay_ourselves(config, file, dead=dead)
+            code = EXIT_LEFT if died or left else code
+            if left:  # a signal: it is meant for the other files too
+                break
         sys.stdout.flush()
     return code
 
 
-def _replay_ourselves(config: "Config", file: SpoolFile, *, dead: bool) -> bool:
-    """Be this file's process until it is empty; whether it is, and nothing of it died."""
+def _replay_ourselves(config: "Config", file: SpoolFile, *, dead: bool) -> tuple[int, int]:
+    """Be this file's process until it is empty; returns how many rows died, and how many are left."""
     import trio
 
     from collector.log import configure_logging
@@ -64,18 +72,16 @@ def _replay_ourselves(config: "Config", file: SpoolFile, *, dead: bool) -> bool:
     contents = _contents(file)
     if not contents.rows and not (dead and contents.dead):
         print(f"{file.path.name}: nothing to replay")
-        return True
+        return 0, 0
     before, after = trio.run(_replay_file, config, file.path, dead)
-    died = after.dead_total - before.dead_total
-    print(
-        f"{file.path.name}: {after.replayed_total - before.replayed_total} delivered, "
-        f"{max(0, died)} died, {after.rows} left"
-    )
-    return after.rows == 0 and died <= 0
+    died = max(0, after.dead_total - before.dead_total)
+    delivered = after.replayed_total - before.replayed_total
+    print(f"{file.path.name}: {delivered} delivered, {died} died, {after.rows} left")
+    return died, after.rows
 
 
 async def _replay_file(config: "Config", path: Path, dead: bool) -> "tuple[SpoolStatistics, SpoolStatistics]":
-    """Own the file, with a producer and the replay of a collector, but without clients."""
+    """Own the file, with a collector's producer and replay, but without clients, until a signal at the latest."""
     import trio
 
     from collector.monitor import open_monitor
@@ -88,15 +94,39 @@ async def _replay_file(config: "Config", path: Path, dead: bool) -> "tuple[Spool
         _usable(spool.statistics())
         if dead and await spool.revive() is None:
             _usable(spool.statistics())
-        before, said_at = spool.statistics(), trio.current_time()
-        while (now := spool.statistics()).rows:  # neither the disk nor the broker has an event for it
-            _usable(now)
-            if trio.current_time() - said_at >= SAY_S and rooms.replay is not None:
-                said_at, state = trio.current_time(), rooms.replay.statistics()
-                print(f"{path.name}: {now.rows} rows left, {state.state} {state.why}".rstrip(), file=sys.stderr)
-            await trio.sleep(LOOK_S)
+        before = spool.statistics()
+        async with trio.open_nursery() as nursery:
+            # Signals are the main thread's.
+            if threading.current_thread() is threading.main_thread():
+                nursery.start_soon(_until_signal, nursery.cancel_scope)
+            await _until_empty(rooms, path)
+            nursery.cancel_scope.cancel(reason="the spool is empty")
         await rooms.close(config.shutdown.drain_s)
         return before, spool.statistics()
+
+
+async def _until_empty(rooms: "Rooms", path: Path) -> None:
+    import trio
+
+    assert rooms.spool is not None
+    assert rooms.replay is not None
+    said_at = trio.current_time()
+    await trio.lowlevel.checkpoint()
+    while (now := rooms.spool.statistics()).rows:  # neither the disk nor the broker has an event for it
+        _usable(now)
+        if trio.current_time() - said_at >= SAY_S:
+            said_at, state = trio.current_time(), rooms.replay.statistics()
+            print(f"{path.name}: {now.rows} rows left, {state.state} {state.why}".rstrip(), file=sys.stderr)
+        await trio.sleep(LOOK_S)
+
+
+async def _until_signal(work: "trio.CancelScope") -> None:
+    # The scope is a parameter because a signal ends what its neighbour waits for.
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        async for _ in received:
+            work.cancel(reason="a signal")
 
 
 def _contents(file: SpoolFile) -> "Contents":

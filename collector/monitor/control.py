@@ -22,7 +22,6 @@ from starlette.routing import Route
 from collector.log import get_logger
 
 from .monitor import Monitor, OrderRefused
-from .statistics import plain
 
 __all__ = ["ANSWER_S", "control_route"]
 
@@ -60,7 +59,7 @@ def control_route(monitor: Monitor) -> Route:
             return _text(409, str(refusal))
         except trio.TooSlowError:
             return _text(503, f"not done within {ANSWER_S:g} s; what was begun goes on as soon as the disk lets it")
-        log.info("an order was carried out", order=name, done=plain(done))
+        log.info("an order was carried out", order=name, done=msgspec.to_builtins(done))
         return Response(msgspec.json.encode(done), media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return Route("/control/{name:path}", control, methods=["POST"])

@@ -3,7 +3,11 @@
 import json
 import logging
 import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ from collector.log import configure_logging
 from collector.monitor import open_monitor
 from collector.rooms import Rooms, open_rooms
 from collector.spool.base import SpoolRow
-from collector.spool.files import Lock
+from collector.spool.files import Lock, holder_of
 from collector.spool.schema import ATTEMPTED, HELD, READY, ROW_COST_BYTES, encode
 from collector.spool.store import Changes, Kill, Leave, NewRow, Store
 from kafka_client.outcome import Record
@@ -347,6 +351,28 @@ async def test_replay_of_rows_that_die_says_so_and_exits_3(
     assert (said.code, said.out) == (3, "node1.sqlite3: 0 delivered, 5 died, 0 left\n")
     rows = await trio.to_thread.run_sync(lambda: collector("spool", "export", "--dead", "--path", spool).json())
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_a_replay_that_reaches_no_broker_and_nothing_is_lost(
+    behind: Path, collector: Collector, number: signal.Signals
+) -> None:
+    leave_behind(behind.parent, "node2")
+    command = [sys.executable, "-m", "collector", "spool", "replay", "--path", str(behind.parent)]
+    environment = {**os.environ, "COLLECTOR__KAFKA__BOOTSTRAP_SERVERS": '["127.0.0.1:9"]'}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            until = time.monotonic() + 20
+            while holder_of(behind) is None and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.3)
+            child.send_signal(number)
+            out, _ = child.communicate(timeout=20)
+        finally:
+            child.kill()
+    assert (child.returncode, out) == (3, "node1.sqlite3: 0 delivered, 0 died, 5 left\n")
+    said = collector("spool", "verify", "--path", behind.parent)
+    assert said.code == 0, said.out
 
 
 # A live file.

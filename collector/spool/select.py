@@ -5,7 +5,9 @@ Owns: the search, and what it may pass over the next time. Refuses to know: what
 Theory. The rows are searched in the order of their ids. At the end of an outage some partitions are still away, and
 the replay asks again and again: the rows left out gather at the head, and looking at all of them each time would make
 a large backlog quadratic. So a search returns a `Skip`: up to this id there is nothing for whoever leaves out the same
-partitions or more. It is forgotten when a row before it becomes ready (`Skip.before`).
+partitions or more. When a row before it becomes ready, an older skip takes its place: skips are kept in a chain, one
+every `KEPT_EVERY` ids. And a search ends after a window of ids even if it found nothing, so that a commit never waits
+for one that goes through a million rows.
 
 Invariant, with ``by_key``: a row is only taken if every older row of its bucket is gone, or is taken with it.
 
@@ -15,8 +17,8 @@ when that one is gone; it may pass rows behind one that is held or left out, if 
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -26,8 +28,14 @@ from collector.spool.schema import ATTEMPTED, HELD, ROW_COST_BYTES, checksum, de
 
 __all__ = ["NO_SKIP", "Selected", "Skip", "select"]
 
-CHUNK_ROWS = 2000
-"""Candidates read at a time: 0.1 MB of tuples."""
+WINDOW_IDS = 50_000
+"""Looked at in one search, which takes 30 ms where all of them are left out."""
+
+WINDOW_IDS_BY_KEY = 10_000
+"""The same with ``by_key``, where each row is looked at here and not in SQLite."""
+
+KEPT_EVERY = 20_000
+"""Ids between two skips of a chain: what has to be searched again at most, when a row comes back."""
 
 #: id, state, key_hash, bytes, stored_at_ms, crc
 _Candidate = tuple[int, int, int | None, int, int, int]
@@ -35,28 +43,56 @@ _Candidate = tuple[int, int, int | None, int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """Nothing to be had up to ``through_id`` for whoever leaves out at least ``without``."""
+    """Nothing to be had up to ``through_id`` for whoever leaves out at least ``without`` and wants none before
+    ``after_id``."""
 
     through_id: int = 0
     partitions: int = 0
     without: frozenset[int] = frozenset()
     by_key: bool = False
+    after_id: int = 0
     blocked: frozenset[int] = frozenset()
-    """Buckets of rows that were passed over and are still there."""
+    """With ``by_key``: buckets of rows that were passed over and are still there."""
+    previous: "Skip | None" = None
 
-    def holds(self, selection: Selection) -> bool:
-        """Whether this selection may begin where the skip ends."""
+    def fitting(self, selection: Selection) -> "Skip":
+        """The last one in the chain at whose end this selection may begin."""
+        skip: Skip | None = self
+        while skip is not None and not skip._fits(selection):
+            skip = skip.previous
+        if skip is not None:
+            return skip
+        return Skip(partitions=selection.partitions, without=frozenset(selection.without), by_key=selection.by_key)
+
+    def _fits(self, selection: Selection) -> bool:
         return (
             self.by_key == selection.by_key
             and self.partitions == selection.partitions
+            and self.after_id <= selection.after_id
             and self.without <= frozenset(selection.without)
         )
 
     def before(self, row_id: int) -> "Skip":
         """What is left of it when this row may be had again, or blocks its bucket no more."""
-        if row_id > self.through_id:
-            return self
-        return NO_SKIP if self.by_key else replace(self, through_id=row_id - 1)
+        skip: Skip | None = self
+        while skip is not None and skip.through_id >= row_id:
+            skip = skip.previous
+        return NO_SKIP if skip is None else skip
+
+    def advanced(self, through_id: int, selection: Selection, blocked: Iterable[int]) -> "Skip":
+        """The next one in the chain; it takes the place of this one if that is not worth keeping."""
+        after_id = selection.after_id if selection.after_id > self.through_id else self.after_id
+        kept = self.through_id - (self.previous.through_id if self.previous else 0) >= KEPT_EVERY
+        without = frozenset(selection.without)
+        return Skip(
+            through_id=through_id,
+            partitions=selection.partitions,
+            without=without,
+            by_key=selection.by_key,
+            after_id=after_id,
+            blocked=self.blocked.union(blocked),
+            previous=self if kept or after_id > self.after_id or without != self.without else self.previous,
+        )
 
 
 NO_SKIP = Skip()
@@ -68,25 +104,26 @@ class Selected:
 
     rows: list[StoredRow]
     skip: Skip
+    finished: bool
+    """False: it ended with its window; there may be more rows behind it."""
 
 
 def select(
     connection: sqlite3.Connection, selection: Selection, skip: Skip, in_work: Mapping[int, int | None]
 ) -> Selected:
-    """Search. Blocks.
+    """Search one window. Blocks.
 
     Args:
+        skip: Of the last search.
         in_work: The ids that the replay has, with their buckets.
 
     Raises:
         sqlite3.Error: It could not be read.
         Damaged: A row is not what was written.
     """
-    if not skip.holds(selection):
-        skip = Skip(partitions=selection.partitions, without=frozenset(selection.without), by_key=selection.by_key)
-    search = _Search(connection, selection, skip, in_work)
+    search = _Search(connection, selection, skip.fitting(selection), in_work)
     chosen = search.run()
-    return Selected(_read(connection, chosen), search.next_skip())
+    return Selected(_read(connection, chosen), search.next_skip(), search.finished)
 
 
 class _Search:
@@ -101,11 +138,15 @@ class _Search:
         self._in_work = in_work
         self._start = max(skip.through_id, selection.after_id)
         self._through = self._start
+        self._window = WINDOW_IDS_BY_KEY if selection.by_key else WINDOW_IDS
+        self._last_id = max(self._execute("SELECT max(id) FROM rows").fetchone()[0] or 0, self._start)
+        self.finished = False
         self._stalled_at: int | None = None
         """The first row that only waits for one in work."""
         self._standing: dict[int, int] = {}
         """With ``by_key``: the oldest held or left out row of a bucket, after the start."""
         self._left_out = _left_out(selection)
+        self._between: frozenset[int] = frozenset()
         self._first_in_work: dict[int, int] = {}
         for row_id, bucket in in_work.items():
             if bucket is not None:
@@ -115,8 +156,10 @@ class _Search:
         """Choose."""
         chosen: list[_Candidate] = []
         blocked = self._blocked_before()
+        end = min(self._start + self._window, self._last_id)
+        self._note_standing(end)
         size = 0
-        for row in self._candidates():
+        for row in self._candidates(end):
             bucket = None if row[2] is None else row[2] % BUCKETS
             if row[0] in self._in_work:
                 self._through = row[0]
@@ -126,12 +169,15 @@ class _Search:
                 continue
             row_bytes = row[3] - ROW_COST_BYTES
             if chosen and size + row_bytes > self._selection.bytes:
-                break
+                return chosen
             chosen.append(row)
             size += row_bytes
             self._through = row[0]
             if len(chosen) >= self._selection.rows:
-                break
+                return chosen
+        self._through = end
+        # What waits for a row in work is found by the next search but one; going on would only find it again.
+        self.finished = end == self._last_id or self._stalled_at is not None
         return chosen
 
     def _is_first(self, row_id: int, bucket: int, blocked: set[int]) -> bool:
@@ -151,50 +197,31 @@ class _Search:
             f"SELECT DISTINCT key_hash % {BUCKETS} FROM rows WHERE id > ? AND id <= ? AND key_hash IS NOT NULL",
             (self._skip.through_id, self._start),
         )
-        return set(self._skip.blocked).union(bucket for (bucket,) in between)
+        self._between = frozenset(bucket for (bucket,) in between)
+        return set(self._skip.blocked | self._between)
 
-    def _candidates(self) -> Iterator[_Candidate]:
+    def _candidates(self, end: int) -> Iterator[_Candidate]:
         """Ready rows that are not left out, oldest first."""
-        after = self._start
-        while True:
-            rows = self._execute(
-                "SELECT id, state, key_hash, bytes, stored_at_ms, crc FROM rows"
-                f" WHERE id > ? AND state != {HELD} AND NOT {self._left_out} ORDER BY id LIMIT ?",
-                (after, CHUNK_ROWS),
-            ).fetchall()
-            last = rows[-1][0] if len(rows) == CHUNK_ROWS else self._last_id()
-            self._note_standing(after, last)
-            yield from rows
-            if len(rows) < CHUNK_ROWS:
-                self._through = max(self._through, last)
-                return
-            after = last
+        return self._execute(
+            "SELECT id, state, key_hash, bytes, stored_at_ms, crc FROM rows"
+            f" WHERE id > ? AND id <= ? AND state != {HELD} AND NOT {self._left_out} ORDER BY id",
+            (self._start, end),
+        )
 
-    def _last_id(self) -> int:
-        found: int | None = self._execute("SELECT max(id) FROM rows").fetchone()[0]
-        return max(found or 0, self._start)
-
-    def _note_standing(self, after: int, through: int) -> None:
+    def _note_standing(self, end: int) -> None:
         if self._selection.by_key:
-            for bucket, first in self._execute(
-                f"SELECT key_hash % {BUCKETS}, min(id) FROM rows WHERE id > ? AND id <= ? AND key_hash IS NOT NULL"
-                f" AND (state = {HELD} OR {self._left_out}) GROUP BY 1",
-                (after, through),
+            for bucket, row_id in self._execute(
+                f"SELECT key_hash % {BUCKETS}, id FROM rows WHERE id > ? AND id <= ? AND key_hash IS NOT NULL"
+                f" AND (state = {HELD} OR {self._left_out}) ORDER BY id",
+                (self._start, end),
             ):
-                self._standing.setdefault(bucket, first)
+                self._standing.setdefault(bucket, row_id)
 
     def next_skip(self) -> Skip:
         """What need not be looked at again."""
-        if self._selection.after_id > self._skip.through_id:
-            return self._skip  # what lies between was not looked at
         through = self._through if self._stalled_at is None else min(self._through, self._stalled_at - 1)
         passed = (bucket for bucket, first in self._standing.items() if first <= through)
-        return replace(
-            self._skip,
-            through_id=through,
-            without=frozenset(self._selection.without),
-            blocked=self._skip.blocked.union(passed),
-        )
+        return self._skip.advanced(through, self._selection, self._between.union(passed))
 
 
 def _left_out(selection: Selection) -> str:

@@ -151,22 +151,26 @@ class DiskSpool:
 
         On cancellation: no row is in work.
         """
-        rows = await self.writer.use(partial(self._select, selection), self._selected)
-        return [] if rows is None else rows
+        while True:
+            found = await self.writer.use(partial(self._select, selection), self._selected)
+            if found is None:
+                return []
+            if found.rows or found.finished:
+                return found.rows
 
     def _select(self, selection: Selection, store: Store) -> tuple[Store, Selected]:
         # In the thread, while nobody else uses the file; commits are told in the same turn, so the skip is up to date.
         skip = self._skip if store is self._skip_of else NO_SKIP
         return store, select(store.connection, selection, skip, self._in_work)
 
-    def _selected(self, found: tuple[Store, Selected]) -> list[StoredRow]:
+    def _selected(self, found: tuple[Store, Selected]) -> Selected:
         self._skip_of, selected = found
         self._skip = selected.skip
         for row in selected.rows:
             self._in_work[row.id] = None if row.key_hash is None else row.key_hash % BUCKETS
             if row.attempted:
                 self._was_attempted.add(row.id)
-        return selected.rows
+        return selected
 
     async def mark_attempted(self, ids: Sequence[int]) -> None:
         """One commit: before the first Produce that carries them. While the spool fails this waits.

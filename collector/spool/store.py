@@ -14,6 +14,7 @@ told by the error's class: `NotCommitted` is proof that nothing of it is there, 
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -104,15 +105,14 @@ class Store:
             if end_holds:
                 execute("UPDATE rows SET state = ? WHERE state = ?", (ATTEMPTED, HELD))
             account, gauges = self.read_account(), Gauges()
-            for state, key_bucket, rows, size in execute(
-                f"SELECT state, key_hash % {BUCKETS}, count(*), sum(bytes) FROM rows GROUP BY 1, 2"
-            ):
-                gauges.rows += rows
-                gauges.bytes += size
-                gauges.attempted += rows if state == ATTEMPTED else 0
-                gauges.held += rows if state == HELD else 0
-                if key_bucket is not None:
-                    gauges.buckets[key_bucket] += rows
+            gauges.rows, gauges.bytes, gauges.held, gauges.attempted = execute(
+                "SELECT count(*), coalesce(sum(bytes), 0), count(*) FILTER (WHERE state = ?),"
+                " count(*) FILTER (WHERE state = ?) FROM rows",
+                (HELD, ATTEMPTED),
+            ).fetchone()
+            keyed = execute(f"SELECT key_hash % {BUCKETS} FROM rows WHERE key_hash IS NOT NULL")
+            for (bucket,), rows in Counter(keyed).items():
+                gauges.buckets[bucket] = rows
             dead_rows, dead_bytes = execute("SELECT count(*), coalesce(sum(bytes), 0) FROM dead").fetchone()
             gauges.dead_rows = dead_rows
             gauges.bytes += dead_bytes

@@ -4,11 +4,13 @@ import random
 import tempfile
 from dataclasses import dataclass, field
 
+import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from collector.spool import select
 from collector.spool.base import BUCKETS, Decided, Refused, Selection, Stored
 from collector.spool.files import SpoolFiles
 from collector.spool.receipt import SpoolReceipt
@@ -38,6 +40,7 @@ class Model:
 
     seed: int
     directory: str
+    small_windows: bool
     rows: dict[int, ModelRow] = field(default_factory=dict)
     values: dict[bytes, int] = field(default_factory=dict)
     held: list[tuple[SpoolReceipt, int, int]] = field(default_factory=list)
@@ -125,7 +128,13 @@ class Model:
         expected = self.expected(selection)
         taken = await spool.take(selection)
         assert [self.values[stored.record.value or b""] for stored in taken] == [stored.id for stored in taken]
-        assert [(stored.id, stored.attempted) for stored in taken] == expected
+        found = [(stored.id, stored.attempted) for stored in taken]
+        if self.small_windows:
+            # A search may end with its window, but not with nothing, unless what is behind waits for a row in work.
+            assert found == expected[: len(found)]
+            assert found or not expected or any(each.in_work for each in self.rows.values())
+        else:
+            assert found == expected
         for stored in taken:
             each = self.rows[stored.id]
             each.in_work, each.came_attempted = True, each.attempted
@@ -193,5 +202,10 @@ class Model:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32), steps=st.integers(10, 60))
 def test_random_programs_leave_what_the_model_says(seed: int, steps: int) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        trio.run(Model(seed, directory).run, steps)
+    small_windows = bool(seed % 2)
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        if small_windows:
+            patch.setattr(select, "WINDOW_IDS", 3)
+            patch.setattr(select, "WINDOW_IDS_BY_KEY", 2)
+            patch.setattr(select, "KEPT_EVERY", 2)
+        trio.run(Model(seed, directory, small_windows).run, steps)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         action="append",
         default=[],
-        help="a collector; may be given several times; by default [http] bind",
+        help="a collector; may be given several times; by default [nginx] upstreams, else [http] bind",
     )
 
 

@@ -92,7 +92,7 @@ async def _replay(config: "Config", file: "KeptFile", patience_s: float, cursors
     from collector.last_resort.replay import replay
     from collector.monitor import open_monitor
     from collector.producer_log import ProducerLog
-    from collector.run import make_services
+    from collector.rooms import make_services
     from kafka_client.producer import open_producer
 
     def say(text: str) -> None:

@@ -351,3 +351,19 @@ async def test_line_that_meets_a_bug_is_left_and_the_others_go_on(
     assert (report.before, report.fed, report.done) == (3, 1, True)
     assert ids(kafka_broker) == ["m0", "m1", "m2", "m3"]
     assert marked(kafka_broker) == []
+
+
+async def test_cursor_may_be_elsewhere_where_the_place_is_full(
+    kafka_broker: FakeCluster, file: Path, tmp_path: Path, kept_line: KeptLine
+) -> None:
+    write(file, kept_line(track(0)))
+    elsewhere = trio.Path(tmp_path / "cursors")
+    await elsewhere.mkdir()
+    for fed in (1, 0):
+        async with open_feeder(kafka_broker) as feeder:
+            with KeptFile(file) as opened:
+                report = await replay(opened, feeder, patience_s=5, say=lambda text: None, cursors=Path(elsewhere))
+        assert report.fed == fed
+    [cursor] = await elsewhere.iterdir()
+    assert cursor.suffix == ".cursor"
+    assert (await cursor.stat()).st_mode & 0o777 == 0o600

@@ -148,7 +148,7 @@ async def open_rooms(
                 spool=spool,
                 producer=producer,
                 diversion=diversion,
-                lagging=services.lifecycle.lagging,
+                lag_s=lambda: monitor.lag_s,
             )
             if services.ingest.ways is not None:
                 services.ingest.ways.rows_came = replay.rows_came

@@ -4,18 +4,19 @@ Owns: which rows are tried, when, at what pace and within which share of the pro
 partition. Refuses to know: the disk (`collector.spool`), when a partition is diverted (it asks), clients.
 
 Theory. One loop: *settle* (tell the spool what has ended), *turn* (take a chunk, mark it, deliver it), *rest*. A chunk
-is a tenth of a second at the pace, so 5 000 events a second are ten chunks, each with one commit for the mark and one
-for what was delivered. Diverted partitions are left out, but for one row each: the *probe*, whose Produce answer is
-what ends a diversion. A probe waits for its answer in a task of its own, since it may wait for minutes.
+is a tenth of a second at the pace, so 5 000 events a second are ten chunks, each with a commit for its mark and one for
+what became of it; nobody waits for the second, so it is often the same as the next chunk's first. Diverted partitions
+are left out, but for one row each: the *probe*, whose Produce answer is what ends a diversion. A probe waits for its
+answer in a task of its own, since it may wait for minutes.
 
 A chunk waits for its answers a little longer than `stall_s`: so that a partition that does not answer counts as
 diverted when what is not sealed is taken back and returns to the spool, proved absent. What is sealed stays in work
 until its batch ends.
 
-Invariants: what is in work is within ``replay_bytes``, but for a row that is larger than what is left.
-While deliveries wait in the producer's FIFO, or its queue holds more than the replay itself may put there, nothing new
-is taken: live events first. Whenever the task ends, each row in work is back in the spool, or the spool gives it back
-by itself at its next start.
+Invariants: what is in work is within ``replay_bytes``, but for a row that is larger than what is left. While deliveries
+wait in the producer's FIFO, its queue holds more than the replay itself may put there, or requests are shed because the
+loop is late, nothing new is taken: live events first, what is on the disk is safe. Whenever the task ends, each row in
+work is back in the spool, or the spool gives it back by itself at its next start.
 
 Non-obvious:
 
@@ -35,17 +36,15 @@ import trio
 
 from collector.config import Config
 from collector.ingest.enqueue import ProducerLike
+from collector.ingest.replay_log import ReplayLog
 from collector.ingest.replay_pace import Backoff, Drain, Pace
 from collector.ingest.replay_rows import RowsInWork
 from collector.ingest.replay_statistics import ReplayState, ReplayStatistics
 from collector.ingest.spool_age import AgeAlarm
-from collector.log import get_logger
 from collector.spool.base import Selection, Spool, StoredRow
 from kafka_client.cluster.alarm import TaskAlarm
 
 __all__ = ["DiversionLike", "Replay", "ReplayProducer"]
-
-log = get_logger("replay")
 
 #: A chunk is what the pace allows in this time.
 CHUNK_S = 0.1
@@ -74,7 +73,10 @@ REWIND_S = 5.0
 #: Pauses without progress: full jitter up to the first, doubled up to the second.
 BACKOFF_S = (0.1, 5.0)
 
-#: The part of the pace that remains while the loop is late.
+#: The loop is late for the replay long before requests are shed: at this part of ``limits.max_lag_s`` …
+LATE = 0.2
+
+#: … only this part of the pace remains.
 LATE_SHARE = 0.125
 
 #: When the task ends: what is sealed gets this long to be answered, and the spool as long to write.
@@ -82,9 +84,6 @@ CLOSE_S = 1.0
 
 #: The rate is that of the last so many seconds.
 RATE_WINDOW_S = 10.0
-
-#: Beginning and end of a replay are logged at most this often.
-LOG_S = 10.0
 
 #: The probe of a topic whose partitions are unknown.
 _UNKNOWN = -1
@@ -118,7 +117,7 @@ class Replay:
     """Made by the composition root; `run` is its task.
 
     Args:
-        lagging: Whether the loop is late, so that live requests suffer.
+        lag_s: How late the loop is now.
         rng: For jitter.
     """
 
@@ -129,7 +128,7 @@ class Replay:
         spool: Spool,
         producer: ReplayProducer,
         diversion: DiversionLike,
-        lagging: Callable[[], bool] = lambda: False,
+        lag_s: Callable[[], float] = lambda: 0.0,
         rng: random.Random | None = None,
     ) -> None:
         settings = config.spool
@@ -143,7 +142,8 @@ class Replay:
         self._spool = spool
         self._producer = producer
         self._diversion = diversion
-        self._lagging = lagging
+        self._lag_s = lag_s
+        self._max_lag_s = config.limits.max_lag_s
         self._random = rng or random.Random()
         self._alarm = TaskAlarm()
         self._rows = RowsInWork(spool, producer, wake=self._alarm.ring, stalled=lambda: diversion.diverted(self._topic))
@@ -156,8 +156,7 @@ class Replay:
         self._after_id = 0
         self._rewind_at = 0.0
         self._answered_at = -LOOK_AGAIN_S
-        self._began: tuple[float, int] | None = None
-        self._logged_at = -LOG_S
+        self._log = ReplayLog()
         self._state: ReplayState = "idle"
         self._why = ""
         self._chunks_total = 0
@@ -258,7 +257,11 @@ class Replay:
             self._set("paused", f"the spool has failed: {statistics.problem}")
             return now + TICK_S  # noqa: ASYNC910  # the loop rests next
         if statistics.rows - statistics.held_rows <= len(self._rows) + self._rows.being_told:
-            self._nothing_ready(statistics.rows, now)
+            if statistics.rows:
+                self._set("waiting", "for the end of batches")
+            else:
+                self._set("idle")
+                self._log.empty(now, self._rows.delivered_total)
             return now + TICK_S  # noqa: ASYNC910
         partitions = self._producer.partitions_of(self._topic)
         diverted = self._look_at_diversion()
@@ -266,6 +269,9 @@ class Replay:
         if partitions is None or len(diverted) >= partitions:
             self._set("waiting", "for Kafka")
             return self._next_probe()
+        if self._lag_s() > self._max_lag_s:
+            self._set("paused", "requests are shed")
+            return trio.current_time() + CHUNK_S
         if self._busy():
             self._set("paused", "live events are queued")
             return trio.current_time() + CHUNK_S
@@ -277,18 +283,6 @@ class Replay:
         if trio.current_time() < not_before:
             return not_before
         return await self._chunk(room, partitions, diverted)
-
-    def _nothing_ready(self, rows: int, now: float) -> None:
-        if rows:
-            self._set("waiting", "for the end of batches")
-            return
-        self._set("idle")
-        if self._began is not None:
-            began_at, before = self._began
-            self._began = None
-            log.info(
-                "the spool is empty", replayed=self._rows.delivered_total - before, took_s=round(now - began_at, 1)
-            )
 
     def _busy(self) -> bool:
         """Whether live events have to wait for each other already."""
@@ -370,7 +364,7 @@ class Replay:
         now = trio.current_time()
         if now >= self._rewind_at:
             self._after_id, self._rewind_at = 0, now + REWIND_S
-        share = LATE_SHARE if self._lagging() else 1.0
+        share = LATE_SHARE if self._lag_s() > LATE * self._max_lag_s else 1.0
         rows = await self._spool.take(
             Selection(
                 rows=max(1, round(self._pace.events_per_s * CHUNK_S * share)),
@@ -389,7 +383,9 @@ class Replay:
             self._set("waiting", "for partitions" if diverted else "for the end of batches")
             self._backoff.failed(now)
             return min(self._backoff.next_at, self._next_probe())
-        self._begin(now)
+        self._set("replaying")
+        self._chunks_total += 1
+        self._log.replaying(now, self._rows.delivered_total, self._spool.statistics())
         self._rows.took(rows)
         self._pace.took(len(rows), now, share=share)
         left = await self._rows.send(rows, self._diversion.healthy_partition() if diverted else None, self._patience_s)
@@ -400,12 +396,3 @@ class Replay:
         else:
             self._backoff.failed(trio.current_time())
         return trio.current_time()
-
-    def _begin(self, now: float) -> None:
-        self._set("replaying")
-        self._chunks_total += 1
-        if self._began is None and now - self._logged_at >= LOG_S:
-            self._began = (now, self._rows.delivered_total)
-            self._logged_at = now
-            found = self._spool.statistics()
-            log.info("replaying", rows=found.rows, bytes=found.bytes, oldest_age_s=round(found.oldest_age_s, 1))

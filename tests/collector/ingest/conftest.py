@@ -115,7 +115,7 @@ def open_room() -> OpenRoom:
         limits: dict[str, object] | None = None,
         start: bool = True,
         warm: bool = True,
-        lagging: Callable[[], bool] = lambda: False,
+        lag_s: Callable[[], float] = lambda: 0.0,
     ) -> AsyncIterator[Room]:
         async with open_fake_cluster(brokers=brokers, topics={"events": partitions}) as cluster:
             config = Config(
@@ -131,7 +131,7 @@ def open_room() -> OpenRoom:
             ):
                 diversion = Diversion(producer, topic="events", stall_s=config.deadlines.stall_s)
                 replay = bell.replay = Replay(
-                    config=config, spool=rows, producer=producer, diversion=diversion, lagging=lagging
+                    config=config, spool=rows, producer=producer, diversion=diversion, lag_s=lag_s
                 )
                 if warm:
                     for partition in range(partitions):

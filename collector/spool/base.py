@@ -155,6 +155,7 @@ class SpoolStatistics:
     resolved_total: int
     """Held rows whose batch turned out to be delivered."""
     dead_total: int
+    """Dead until an operator puts them back or drops them, which takes them off this count."""
     dropped_total: int
     """By the operator."""
     difference: int

@@ -227,8 +227,6 @@ def _books(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"ledger B counts {account.dead} dead rows, and {dead} are there"
     if last_id > account.last_id:
         yield f"row {last_id} is newer than the last one of the account, {account.last_id}"
-    if account.lost:
-        yield f"{account.lost} rows were lost when an earlier file was damaged"
 
 
 class _Found:

@@ -355,8 +355,8 @@ async def test_one_of_two_machines_is_gone_and_the_other_answers(tmp_path: Path)
             assert front.kept() == []
 
 
-async def test_one_key_goes_to_one_collector(tmp_path: Path) -> None:
-    """By Authorization, the query's key, X-Write-Key; else by address."""
+async def test_one_client_goes_to_one_collector_and_the_clients_of_a_key_to_both(tmp_path: Path) -> None:
+    """By Authorization, the query's key, X-Write-Key, and the address."""
     async with open_upstream(answer_ok) as one, open_upstream(answer_ok) as two:
         async with open_front(tmp_path, one.address, two.address) as front:
 
@@ -367,18 +367,20 @@ async def test_one_key_goes_to_one_collector(tmp_path: Path) -> None:
                 return (await front.wait_logged(count))[-1]["upstream"]
 
             count = 0
-            other = {"X-Forwarded-For": "203.0.113.7"}
+            both = {one.address, two.address}
             spread = set()
             for number in range(12):
                 key = f"Basic {number}"
                 first = await asked("/v1/track", {"Authorization": key})
-                assert await asked("/v1/batch?writeKey=q", {"Authorization": key, **other}) == first
+                assert await asked("/v1/batch?writeKey=q", {"Authorization": key}) == first
                 spread.add(first)
-            assert spread == {one.address, two.address}
-            for path, headers in (("/v1/track?writeKey=q", {}), ("/v1/track?key=q", {}), ("/", {"X-Write-Key": "q"})):
-                assert len({await asked(path, {**headers, "X-Forwarded-For": f"203.0.113.{n}"}) for n in range(8)}) == 1
-            by_address = {await asked("/v1/track", {"X-Forwarded-For": f"203.0.113.{n}"}) for n in range(12)}
-            assert by_address == {one.address, two.address}
+            assert spread == both
+            assert {await asked(f"/v1/track?writeKey={n}", {}) for n in range(12)} == both
+            assert {await asked(f"/v1/track?key={n}", {}) for n in range(12)} == both
+            assert {await asked("/", {"X-Write-Key": str(n)}) for n in range(12)} == both
+            addresses = [{"X-Forwarded-For": f"203.0.113.{n}"} for n in range(12)]
+            assert {await asked("/v1/track?key=q", address) for address in addresses} == both
+            assert {await asked("/v1/track", address) for address in addresses} == both
 
 
 @pytest.mark.parametrize(("privacy", "kept"), [("truncated", "203.0.113.0"), ("full", "203.0.113.77"), ("none", "-")])

@@ -13,7 +13,7 @@ from .text import milliseconds, seconds
 
 __all__ = ["collectors", "key_maps", "next_try", "upstream_block"]
 
-#: Where the key of a request stands, the first that is there. Without one, the client's address counts.
+#: Where the key of a request stands, the first that is there.
 _KEY_PLACES = ("http_authorization", "arg_writeKey", "arg_key", "http_x_write_key")
 
 
@@ -26,8 +26,8 @@ def key_maps(config: Config) -> list[str]:
     """Return the maps that end in ``$collector_key``; none with one collector."""
     if len(collectors(config)) == 1:
         return []
-    lines = ["# Authorization, else the key in the query, else X-Write-Key, else the client's address."]
-    otherwise = "$remote_addr"
+    lines = ["# Authorization, else the key in the query, else X-Write-Key; nginx does not see a key in the body."]
+    otherwise = "''"
     for place in reversed(_KEY_PLACES):
         chosen = "$collector_key" if place == _KEY_PLACES[0] else f"$key_from_{place.lower()}"
         lines += [f"map ${place} {chosen} {{", f"    '' {otherwise};", f"    default ${place};", "}"]
@@ -42,10 +42,10 @@ def upstream_block(config: Config, chain: DeadlineChain) -> list[str]:
     if len(addresses) > 1:
         lines += [
             "    # A client that comes back after a 503 finds the collector that it was at, whose memory knows which",
-            "    # events of the batch it has accepted. The choice is by key: all that comes with one key goes to one",
-            "    # collector. nginx does not see a key in the body: there it is by the client's address. A collector",
-            "    # that cannot be reached is passed over; one more or less moves no more keys than it must.",
-            "    hash $collector_key consistent;",
+            "    # events of the batch it has accepted. The choice is by key and address: by the key alone, all clients",
+            "    # of an app would meet at one collector. A collector that cannot be reached is passed over; one more or",
+            "    # less moves no more clients than it must.",
+            "    hash $collector_key$remote_addr consistent;",
         ]
     return [
         *lines,

@@ -68,7 +68,7 @@ def test_pixel_is_kept_with_its_query_and_answered_with_a_pixel() -> None:
 def test_several_collectors_are_chosen_by_key_and_each_is_tried() -> None:
     config = Config(nginx=NginxConfig(upstreams=("10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080")))
     text = render_nginx(config)
-    assert "hash $collector_key consistent;" in text
+    assert "hash $collector_key$remote_addr consistent;" in text
     assert text.index("hash $collector_key") < text.index("server 10.0.0.1:8080") < text.index("keepalive 64;")
     assert "nginx does not see a key in the body" in text
     assert "proxy_next_upstream_tries 3;" in text

@@ -76,7 +76,8 @@ async def stop_listening(descriptor: int) -> None:
     its POST by then has to say 502. So the kernel first ignores who begins to connect, and finishes the handshakes
     that it has begun; then the socket closes in a moment in which the queue is empty, without a step between the two.
     Who was ignored tries again by himself, and is refused, or goes to another collector (nginx: after
-    ``proxy_connect_timeout``). Another socket takes the number's place, for the server to close.
+    ``proxy_connect_timeout``). Another socket takes the number's place, for the server to close; it listens too, where
+    nobody knows of it: the server may be about to look for the next connection, and must find none, not an error.
 
     On cancellation: it still listens, or listens no more.
     """
@@ -90,6 +91,9 @@ async def stop_listening(descriptor: int) -> None:
             break
         await trio.lowlevel.checkpoint()  # the server accepts one in each of its turns
     with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        placeholder.listen(1)
+        placeholder.setblocking(False)
         os.dup2(placeholder.fileno(), descriptor, inheritable=False)
 
 

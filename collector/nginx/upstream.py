@@ -42,8 +42,8 @@ def upstream_block(config: Config, chain: DeadlineChain) -> list[str]:
     if len(addresses) > 1:
         lines += [
             "    # A client that comes back after a 503 finds the collector that it was at, whose memory knows which",
-            "    # events of the batch it has accepted. The choice is by key and address: by the key alone, all clients",
-            "    # of an app would meet at one collector. A collector that cannot be reached is passed over; one more or",
+            "    # events of the batch it has accepted. It is chosen by key and address: by key alone all clients",
+            "    # of an app would meet at one. A collector that cannot be reached is passed over; one more or",
             "    # less moves no more clients than it must.",
             "    hash $collector_key$remote_addr consistent;",
         ]

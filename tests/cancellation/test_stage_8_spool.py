@@ -228,3 +228,22 @@ async def test_one_of_many_cancelled_takes_only_its_own_rows_back(
     values = b"".join(value or b"" for value in kafka_broker.values("events"))
     assert b'"event 7"' not in values
     assert values.count(b'"event 1') == 11
+
+
+async def test_event_whose_commit_came_too_late_is_not_spooled_again(
+    outage, start, make_event, disk, kafka_broker, collector_app, over, autojump_clock
+) -> None:
+    await outage()
+    body = make_event("taken")[:-1] + b',"messageId":"m"}'
+    disk.stop()
+    call = start(body)
+    await call.ended.wait()
+    assert (call.status, call.outcome) == (503, UNKNOWN)
+    disk.go_on()
+    await trio.testing.wait_all_tasks_blocked()
+    assert books(collector_app).late_spooled_total == 1, "whoever reads the books looks back"
+    call = start(body)
+    await call.ended.wait()
+    assert (call.status, books(collector_app).deduplicated_total) == (200, 1)
+    await over()
+    assert b"".join(value or b"" for value in kafka_broker.values("events")).count(b'"taken"') == 1

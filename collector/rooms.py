@@ -6,7 +6,7 @@ of them works, listeners, signals.
     open_rooms()
      ├[S] spool        the writer of this process's file
      └[P] producer     connections to the brokers
-        └[I] replay    spool → producer
+        └[I] ingest    the clock of Kafka's shares; replay: spool → producer
 
 The exit goes from the inside out. The replay ends first: what it has in work is acknowledged, or goes back into the
 spool. Then the producer: each batch that is not acknowledged ends unknown, and says so of its held rows, so that the
@@ -27,6 +27,7 @@ from collector.ingest.diversion import Diversion
 from collector.ingest.enqueue import Ingest, ProducerLike
 from collector.ingest.ledger import Ledger
 from collector.ingest.replay import Replay
+from collector.ingest.shares import KafkaShares
 from collector.ingest.ways import Ways
 from collector.keys import ConfiguredKeys
 from collector.lifecycle import Lifecycle
@@ -90,7 +91,8 @@ def make_services(
     ways = None
     # Without a share of the time for the disk it would only ever be too late.
     if spool is not None and diversion is not None and config.deadlines.spool_s > 0:
-        ways = Ways(spool, diversion, by_key=config.spool.order == "key")
+        shares = KafkaShares(config.deadlines.kafka_s)
+        ways = Ways(spool, diversion, shares, by_key=config.spool.order == "key")
     ingest = Ingest(config=config, producer=producer, ledger=ledger, late=monitor.late_resolution, ways=ways)
     ledger.look_back = ingest.look_back
     return Services(
@@ -150,9 +152,10 @@ async def open_rooms(
                 diversion=diversion,
                 lag_s=lambda: monitor.lag_s,
             )
-            if services.ingest.ways is not None:
-                services.ingest.ways.rows_came = replay.rows_came
-            end_replay = await stack.enter_async_context(_running(replay))
+            ways = services.ingest.ways
+            if ways is not None:
+                ways.rows_came = replay.rows_came
+            end_replay = await stack.enter_async_context(_running(replay, None if ways is None else ways.shares))
         rooms = Rooms(
             services=services,
             producer=producer,
@@ -176,8 +179,9 @@ def _diversion(config: Config, producer: Producer, spool: DiskSpool) -> Diversio
 
 
 @asynccontextmanager
-async def _running(replay: Replay) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """The replay's task for as long as the block lasts; yields what ends it earlier. A bug in it cancels the block."""
+async def _running(replay: Replay, shares: KafkaShares | None) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """The tasks of [I] for as long as the block lasts; yields what ends the replay earlier. A bug in one cancels the
+    block."""
     failure: Exception | None = None
     scope, ended = trio.CancelScope(), trio.Event()
 
@@ -194,12 +198,14 @@ async def _running(replay: Replay) -> AsyncIterator[Callable[[], Awaitable[None]
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run, name="replay")
+        if shares is not None:
+            nursery.start_soon(shares.run, name="ingest: Kafka's shares")
         try:
             yield end
         except Exception as error:
             # The caller's, passed on as it is below: the nursery would put it into a group.
             failure = error
-        scope.cancel(reason="the block is left")
+        nursery.cancel_scope.cancel(reason="the block is left")
     if failure is not None:
         raise failure
 

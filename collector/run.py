@@ -8,7 +8,7 @@ how any of the rooms works.
      ├[M] monitor         lag probe, sampler, admin listener
      └[S] spool           the writer of this process's file           ┐
         └[P] producer     connections to the brokers                  │ `collector.rooms`
-           └[I] replay    spool → producer                            ┘
+           └[I] ingest    the clock of Kafka's shares; the replay     ┘
               └[H] server    Hypercorn, a task for each connection
 
 The exit goes from the inside out, because the context managers nest: H (no client is waiting any more), I (what is in

@@ -7,6 +7,7 @@ a partition is diverted, what becomes of an event on its way.
 from collections.abc import Callable, Sequence
 
 from collector.ingest.diversion import Diversion
+from collector.ingest.shares import KafkaShares
 from collector.ingest.spooling import SpoolLike
 from collector.spool.base import BUCKETS
 from kafka_client.outcome import Record
@@ -19,11 +20,13 @@ class Ways:
     """Of one process with a spool.
 
     Args:
+        shares: Ends Kafka's share of the time for those who wait.
         by_key: ``[spool] order = "key"``: an event goes behind those of its key that are in the spool.
     """
 
-    def __init__(self, spool: SpoolLike, diversion: Diversion, *, by_key: bool = False) -> None:
+    def __init__(self, spool: SpoolLike, diversion: Diversion, shares: KafkaShares, *, by_key: bool = False) -> None:
         self.spool = spool
+        self.shares = shares
         self.diversion = diversion
         self.rows_came: Callable[[], object] = _nothing
         """Called when rows were committed."""

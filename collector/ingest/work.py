@@ -172,8 +172,8 @@ class Work:
             with delivery:
                 await delivery.wait()
         elif not self._caught:
-            with delivery, trio.move_on_at(self._kafka_at):
-                await delivery.wait()
+            with delivery:
+                await self._wait_for_kafka(delivery)
             self._catch(delivery)
         if self._rows is not None:
             await self._rows.wait(self._records)
@@ -185,6 +185,19 @@ class Work:
             rejections = [*rejections, *self._rejected_by_kafka()]
         if rejections and not self._parsed.accept_only:
             await self._ingest.write_bad(self._parsed, rejections, self._context)
+
+    async def _wait_for_kafka(self, delivery: "DeliveryLike") -> None:
+        """Wait until every record has its outcome, or Kafka's share of the time is over."""
+        ways = self._ingest.ways
+        assert ways is not None
+        if ways.shares.begin(delivery, self._kafka_at):
+            try:
+                await delivery.wait()
+            finally:
+                ways.shares.end(delivery)
+        else:
+            with trio.move_on_at(self._kafka_at):
+                await delivery.wait()
 
     def _rejected_by_kafka(self) -> list[Rejection]:
         return [

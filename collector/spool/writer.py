@@ -34,7 +34,7 @@ import trio
 
 from collector.log import get_logger
 from collector.spool.base import BUCKETS, Refused, Stored
-from collector.spool.changes import Changes, CommitInDoubt, Leave, NewRow, NotCommitted, Return, Step
+from collector.spool.changes import Changes, CommitInDoubt, Kill, Leave, NewRow, NotCommitted, Return, Step
 from collector.spool.receipt import STORED, PendingRow, Stage
 from collector.spool.schema import HELD, READY
 from collector.spool.store import Store
@@ -64,7 +64,7 @@ TIDY_AGAIN_S = 0.05
 """Between two steps of giving space back, so that a row that comes meanwhile does not wait."""
 
 STEP_BYTES = 512
-"""What a step writes, about."""
+"""What a step writes for each of its rows, about."""
 
 COMMITS_KEPT = 1000
 """For the 99th percentile."""
@@ -323,7 +323,7 @@ class Writer:
                 self._began = None
             self.commit_times.append(time.perf_counter() - began)
             self.refused_unsaved -= refused
-            self._untidy_bytes += sum(row.size for row in rows) + STEP_BYTES * len(steps) + 1
+            self._untidy_bytes += sum(row.size for row in rows) + STEP_BYTES * sum(map(_rows_of, steps)) + 1
             self._committed(steps)
             self._end_taken(STORED)
             for each in waiting:
@@ -453,8 +453,10 @@ def _probe(opener: Opener, store: Store) -> None:
 
 
 def _commit_in_need(opener: Opener, store: Store, changes: Changes) -> None:
-    """On a full disk: steps make room, and need some first."""
+    """On a full disk: steps make room, and need some first. A log that is copied begins anew in the space it has."""
     opener.give_room()
+    with suppress(sqlite3.Error):
+        store.tidy()
     store.commit(changes)
 
 
@@ -474,6 +476,10 @@ def _new_row(row: PendingRow) -> NewRow:
         stored_at_ms=row.stored_at_ms,
         payload=row.payload,
     )
+
+
+def _rows_of(step: Step) -> int:
+    return len(step.reasons if isinstance(step, Kill) else step.ids)
 
 
 def _step_of(row_id: int, outcome: Outcome) -> Step:

@@ -22,12 +22,13 @@ from collector.spool.changes import Kill, Leave, MarkAttempted, Return, Step
 from collector.spool.dead import Discard, Revive
 from collector.spool.files import MemoryFile, SpoolFiles
 from collector.spool.gauges import Gauges
+from collector.spool.opener import Opener
 from collector.spool.operator import Choice, Chosen, Done, choose
 from collector.spool.receipt import PendingRow, SpoolReceipt
 from collector.spool.schema import ROW_COST_BYTES, Account, encode
 from collector.spool.select import NO_SKIP, Selected, select
 from collector.spool.store import Store
-from collector.spool.writer import Opener, Writer
+from collector.spool.writer import Writer
 
 __all__ = ["DiskSpool", "open_spool"]
 

@@ -27,21 +27,21 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
 from collector.log import get_logger
 from collector.spool.base import BUCKETS, Refused, Stored
 from collector.spool.changes import Changes, CommitInDoubt, Kill, Leave, NewRow, NotCommitted, Return, Step
+from collector.spool.opener import Opener, close, commit_in_need, open_again, probe
 from collector.spool.receipt import STORED, PendingRow, Stage
 from collector.spool.schema import HELD, READY
 from collector.spool.store import Store
 from collector.spool.trouble import CAUSES, Kind, Trouble, explain
 from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 
-__all__ = ["GROUP_BYTES", "RETRY_S", "Opener", "Writer"]
+__all__ = ["GROUP_BYTES", "RETRY_S", "Writer"]
 
 log = get_logger("spool")
 
@@ -71,46 +71,6 @@ COMMITS_KEPT = 1000
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Opener(Protocol):
-    """How the writer gets at its file. All methods block."""
-
-    @property
-    def path(self) -> str:
-        """The file, or while none could be chosen the directory."""
-        ...
-
-    def open(self) -> Store:
-        """Open the file, the directory and the lock as far as they are not open already.
-
-        Raises:
-            sqlite3.Error, OSError, Damaged: It does not work now.
-        """
-        ...
-
-    def salvage(self) -> Store:
-        """Put the damaged file aside, save what can be read into a new one, and open that.
-
-        Raises: as `open`.
-        """
-        ...
-
-    def give_room(self) -> None:
-        """Give back the space that is kept for a full disk."""
-        ...
-
-    def keep_room(self) -> None:
-        """Keep some space for a full disk, unless it is kept already.
-
-        Raises:
-            OSError: There is none.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the lock."""
-        ...
 
 
 class _Waiting:
@@ -260,7 +220,7 @@ class Writer:
             await self._tidy(1)
             async with self._disk:
                 store, self.store = self.store, None
-                await self._call(_close, store, self._opener)
+                await self._call(close, store, self._opener)
         finally:
             self.closing = True
             self._refuse_pending()
@@ -310,7 +270,7 @@ class Writer:
                 if self.trouble is None:
                     await self._call(store.commit, changes)
                 else:
-                    await self._call(_commit_in_need, self._opener, store, changes)
+                    await self._call(commit_in_need, self._opener, store, changes)
             except (NotCommitted, CommitInDoubt) as error:
                 self._steps.extendleft(reversed(waiting))
                 if isinstance(error, CommitInDoubt):
@@ -403,11 +363,11 @@ class Writer:
             broken, self._broken = self._broken, None
             damaged = self.trouble is not None and self.trouble.kind is Kind.DAMAGED
             try:
-                self.store = await self._call(_open_again, self._opener, self.store, broken, damaged)
+                self.store = await self._call(open_again, self._opener, self.store, broken, damaged)
                 self.last_id = max(self.last_id, self.store.account.last_id)
                 if self._doubted is not None:
                     await self._settle_doubt(self.store)
-                await self._call(_probe, self._opener, self.store)
+                await self._call(probe, self._opener, self.store)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
                 self._fail(error)
                 self._can_step = self.store is not None and self.trouble is not None and self.trouble.kind is Kind.FULL
@@ -436,35 +396,6 @@ class Writer:
         if self._said is not None:
             log.info("the spool works again", path=self._opener.path)
             self._said = None
-
-
-def _open_again(opener: Opener, store: Store | None, broken: Store | None, damaged: bool) -> Store:
-    if broken is not None:
-        with suppress(sqlite3.Error):
-            broken.close()
-    if store is not None:
-        return store
-    return opener.salvage() if damaged else opener.open()
-
-
-def _probe(opener: Opener, store: Store) -> None:
-    opener.keep_room()
-    store.commit(Changes())
-
-
-def _commit_in_need(opener: Opener, store: Store, changes: Changes) -> None:
-    """On a full disk: steps make room, and need some first. A log that is copied begins anew in the space it has."""
-    opener.give_room()
-    with suppress(sqlite3.Error):
-        store.tidy()
-    store.commit(changes)
-
-
-def _close(store: Store | None, opener: Opener) -> None:
-    if store is not None:
-        with suppress(sqlite3.Error):
-            store.close()
-    opener.close()
 
 
 def _new_row(row: PendingRow) -> NewRow:

@@ -9,6 +9,7 @@ not there. It forks after everything is imported, so that a writer starts in mil
 
 import os
 import random
+import select
 import signal
 import sys
 import time
@@ -19,6 +20,9 @@ from collector.log import configure_logging
 from collector.spool import open_spool
 from collector.spool.base import Selection, Stored
 from tests.collector.spool.rows import config_of, row
+
+#: The writer's end of a pipe that tells when it begins to write.
+STARTED: list[int] = []
 
 
 def say(word: str, value: bytes | None) -> None:
@@ -36,6 +40,8 @@ async def submit_for_ever(spool, name: str) -> None:  # type: ignore[no-untyped-
         await receipt.wait()
         for each, told in zip(new, receipt.outcomes, strict=True):
             assert told == Stored(), told
+            while STARTED:
+                os.write(STARTED.pop(), b".")
             say("S", each.record.value)
 
 
@@ -66,12 +72,20 @@ def main() -> None:
     configure_logging()
     chosen = random.Random(seed)
     for number in range(kills):
+        writes, written = os.pipe()
         child = os.fork()
         if not child:
+            STARTED.append(written)
             random.seed(seed * 1000 + number)
             trio.run(write, directory, str(number))
             os._exit(1)
-        time.sleep(chosen.choice([chosen.uniform(0, 0.02), chosen.uniform(0, 0.1)]))
+        if chosen.random() < 0.5:
+            time.sleep(chosen.uniform(0, 0.05))  # it may just be opening the file
+        else:
+            select.select([writes], [], [], 10.0)
+            time.sleep(chosen.uniform(0, 0.05))
+        os.close(writes)
+        os.close(written)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:

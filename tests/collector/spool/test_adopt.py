@@ -3,8 +3,8 @@
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -44,16 +44,26 @@ async def store(spool: DiskSpool, prefix: bytes, count: int) -> None:
     assert set(receipt.outcomes) == {Stored()}
 
 
+@asynccontextmanager
+async def two_processes(directory: Path) -> AsyncIterator[tuple[DiskSpool, DiskSpool]]:
+    """Neither looks for the other's file when that ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adopt, "ADOPT_EVERY_S", 1000.0)
+        async with open_spool(config_of(directory), node="a") as first:
+            async with open_spool(config_of(directory), node="b") as second:
+                await trio.sleep(0.2)  # both have looked at the start
+                yield first, second
+
+
 async def two_files(directory: Path) -> None:
     """a: 10 rows. b: 55 that wait, one of which was attempted, one dead, one replayed."""
-    async with open_spool(config_of(directory), node="a") as first:
-        async with open_spool(config_of(directory), node="b") as second:
-            await store(first, b"a", 10)
-            await store(second, b"b", 57)
-            taken = await take_all(second)
-            await second.mark_attempted([taken[0].id])
-            await second.dead({taken[1].id: "poison"})
-            await second.gone([taken[2].id], "replayed")
+    async with two_processes(directory) as (first, second):
+        await store(first, b"a", 10)
+        await store(second, b"b", 57)
+        taken = await take_all(second)
+        await second.mark_attempted([taken[0].id])
+        await second.dead({taken[1].id: "poison"})
+        await second.gone([taken[2].id], "replayed")
     assert spools(directory) == ["a.sqlite3", "b.sqlite3"]
 
 
@@ -162,9 +172,8 @@ async def test_without_the_notes_what_may_be_twice_is_marked(tmp_path: Path) -> 
 
 
 async def test_a_damaged_file_is_salvaged_and_then_adopted(tmp_path: Path) -> None:
-    async with open_spool(config_of(tmp_path), node="a"):
-        async with open_spool(config_of(tmp_path), node="b") as second:
-            await store(second, b"x" * 500, 500)
+    async with two_processes(tmp_path) as (_, second):
+        await store(second, b"x" * 500, 500)
     file = tmp_path / "b.sqlite3"
     with file.open("r+b") as stream:
         stream.seek(30 * 4096)

@@ -38,7 +38,7 @@ async def test_every_acknowledged_row_is_found_after_two_hundred_kills(tmp_path:
         statistics = spool.statistics()
         found = Counter(value.decode() for value in await values_of(spool) if value is not None)
     assert len(told["S"]) > KILLS, "the writers hardly wrote"
-    assert len(told["G"]) > KILLS / 2, "nothing was replayed"
+    assert len(told["G"]) > KILLS / 4, "hardly anything was replayed"
     assert not told["S"] - told["M"] - found.keys(), f"lost, seed {seed}"
     assert not told["G"] & found.keys(), f"back from the dead, seed {seed}"
     assert max(found.values(), default=1) == 1, f"twice in the file, seed {seed}"

@@ -12,7 +12,8 @@ what is written here is what the file says, so a restart finds it:
   that it is not in the log. A row found so at a start is replayed with ``maybe-duplicate: 1``.
 - *dead*: final for this record; an operator decides.
 
-Ledger B, persisted: rows in = replayed + resolved + dead + dropped + rows now.
+Ledger B, persisted: rows in = replayed + resolved + dead + dropped + lost + rows now. Lost is what a damaged file did
+not give back; it is 0 on a sound disk.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -181,11 +182,15 @@ class Spool(Protocol):
         ...
 
     async def take(self, selection: Selection) -> Sequence[StoredRow]:
-        """The next rows for the replay; they are *in work* until `gone`, `dead` or `back` names them."""
+        """The next rows for the replay; they are *in work* until `gone`, `dead` or `back` names them.
+
+        There may be fewer than there are to be had, but none only if there is none, or if the file cannot be read, or
+        with ``by_key`` if what is near waits for a row in work.
+        """
         ...
 
     async def mark_attempted(self, ids: Sequence[int]) -> None:
-        """One commit: before the first Produce that carries them."""
+        """One commit: before the first Produce that carries them. While the spool fails it waits, as do the next three."""
         ...
 
     async def gone(self, ids: Sequence[int], why: Gone) -> None:
@@ -197,7 +202,10 @@ class Spool(Protocol):
         ...
 
     async def back(self, ids: Sequence[int], *, attempted: bool) -> None:
-        """Not delivered, ready again. ``attempted`` False is proof that they are not in the log."""
+        """Not delivered, ready again. ``attempted`` False is proof that what this `take` led to is not in the log.
+
+        A row that was attempted when it was taken stays so: the proof says nothing about its earlier copy.
+        """
         ...
 
     def statistics(self) -> SpoolStatistics: ...

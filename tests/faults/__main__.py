@@ -3,10 +3,10 @@
 How it is made:
 
 - Each row has a stage of its own: Apache Kafka (one node, three where leaders move), 6 partitions, acks=all; nginx with
-  the configuration that `collector render nginx` renders; behind it `collector serve`, pinned to the last core.
-- The load is a process of its own on the first core: 500 events/s at random moments (100 single events and 30 batches
-  of ten over HTTP, 100 messages over 20 websockets), however slow the answers are. Every event has an id of its own;
-  nothing is ever sent again. In the overload rows 9 of 10 are single events over HTTP and 1 is a message.
+  the configuration that `collector render nginx` renders; behind it `collector serve`.
+- The load is a process of its own, pinned to the first core: 500 events/s at random moments (100 single events and 30
+  batches of ten over HTTP, 100 messages over 20 websockets), however slow the answers are. Every event has an id of its
+  own; nothing is ever sent again. In the overload rows 9 of 10 are single events over HTTP and 1 is a message.
 - Overload: whatever is taken into work holds the collector's event loop for 2.7 ms (asleep, so that others on this
   machine do not change it); its capacity is measured right before, by 32 clients that wait for their answers.
 - When fault and load are over, the replay gets its time. Then the ids that clients know of are compared with those in
@@ -65,7 +65,7 @@ def main() -> None:
     )
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="leave every row's logs and data there")
     arguments = parser.parse_args()
-    bench = Bench(cores=choose_cores(), quick=arguments.quick, say=_say, keep=arguments.keep)
+    bench = Bench(load_core=choose_cores().broker, quick=arguments.quick, say=_say, keep=arguments.keep)
     started = time.monotonic()
     try:
         lines = trio.run(play, bench, arguments.rows, not arguments.no_baseline)
@@ -112,7 +112,7 @@ def _about(bench: Bench, seconds: float) -> dict[str, str]:
         "command": f"`just faults {' '.join(sys.argv[1:])}`".replace(" `", "`"),
         "commit": _commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
-        f"server on core {bench.cores.producer}, load on core {bench.cores.broker}",
+        f"load pinned to core {bench.load_core}",
         "versions": ", ".join(f"{name} {version(name)}" for name in names),
         "took": f"{seconds / 60:.0f} minutes" + (", with shortened faults" if bench.quick else ""),
     }

@@ -4,7 +4,7 @@ Owns: the application. Refuses to know: what happens to it.
 
 uvloop, httptools, msgspec for JSON, no access log; the producer with acks=all and idempotence, a key for each event,
 otherwise with its defaults. An answer leaves after the acknowledgement: 200, or 503 where aiokafka gives up. Run as
-``python -m tests.faults.peer_fastapi PORT BOOTSTRAP TOPIC``; ``FAULTS_CORE``, ``FAULTS_HOLD_S`` as for the collector.
+``python -m tests.faults.peer_fastapi PORT BOOTSTRAP TOPIC``; ``FAULTS_HOLD_S`` as for the collector.
 """
 
 import asyncio
@@ -128,8 +128,6 @@ def make_app(bootstrap_servers: str, topic: str, hold_s: float) -> FastAPI:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    if core := os.environ.get("FAULTS_CORE"):
-        os.sched_setaffinity(0, {int(core)})
     port, bootstrap_servers, topic = sys.argv[1:]
     app = make_app(bootstrap_servers, topic, float(os.environ.get("FAULTS_HOLD_S") or 0))
     uvicorn.run(app, port=int(port), loop="uvloop", http="httptools", access_log=False, timeout_graceful_shutdown=10)

@@ -133,11 +133,6 @@ async def collector_terminated(stage: Stage, row: Row, quick: bool) -> None:
         await stage.server.start()
 
 
-async def disk_full(stage: Stage, row: Row, quick: bool) -> None:
-    """The broker stands still until the spool's file system is full, and longer."""
-    await broker_stops(stage, row, quick)
-
-
 def _lengths() -> Iterator[int]:
     random_ = random.Random(9)
     while True:
@@ -238,8 +233,8 @@ ROWS: tuple[Row, ...] = (
     Row(name="6", title="collector killed (kill -9), broker stopped", fault=collector_killed, kills=True, seconds=10.0),
     Row(name="7", title="collector ended (SIGTERM), twice", fault=collector_terminated, kills=True, seconds=6.0),
     Row(
-        name="8", title="disk full while the broker stands still", fault=disk_full, seconds=25.0, quick_s=25.0,
-        setup=Setup(spool_mount=4 * MIB),
+        name="8", title="disk full while the broker stands still", fault=broker_stops, seconds=30.0, quick_s=30.0,
+        setup=Setup(spool_mount=10 * MIB),
     ),
     Row(name="9", title="network cut mid-frame", fault=network_cut, outage=True, setup=Setup(proxied=True)),
     Row(name="10", title="nginx restarted, three times", fault=nginx_restarted, kills=True, seconds=9.0),

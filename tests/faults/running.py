@@ -15,7 +15,6 @@ import msgspec
 import trio
 
 from tests.bench.figures import percentile
-from tests.bench.machine import Cores
 from tests.faults.account import Account, answer_times, goodput, settle
 from tests.faults.full_disk import small_disk
 from tests.faults.rows import Row
@@ -40,7 +39,8 @@ FSYNC_EVERY_S = 0.1
 class Bench:
     """What all rows of one run have in common."""
 
-    cores: Cores
+    load_core: int
+    """The load's own; everything else goes where the kernel puts it."""
     quick: bool
     say: Callable[[str], None]
     keep: Path | None = None
@@ -124,7 +124,7 @@ async def run_row(bench: Bench, row: Row, *, baseline: bool = False) -> Result:
     with _directory(bench, row, "baseline" if baseline else "collector") as directory:
         notes: list[str] = []
         with small_disk(directory / "spool", row.setup.spool_mount, notes) as environ:
-            async with open_stage(row.setup, directory, bench.cores, environ=environ, baseline=baseline) as stage:
+            async with open_stage(row.setup, directory, bench.load_core, environ=environ, baseline=baseline) as stage:
                 result = await _play(bench, row, stage)
     return replace(result, notes=(*notes, *result.notes))
 

@@ -6,8 +6,7 @@ which fault is played on it.
 Invariant: when `open_stage`'s block is left, every process that was started has ended.
 
 The brokers advertise the address of a link of our proxy, where the row wants one, so that every client of theirs passes
-it. Load and baseline or collector have a core each, the last one and the first one; the brokers and nginx go where the
-kernel puts them.
+it. The load is pinned to the first core; everything else goes where the kernel puts it.
 """
 
 import json
@@ -30,7 +29,6 @@ from collector.devtools.kafka_properties import claim_port
 from collector.devtools.nginx import Nginx, open_nginx
 from collector.devtools.proxy import Link, Proxy, open_proxy
 from collector.devtools.topic_log import Stored, read_topic
-from tests.bench.machine import Cores
 from tests.faults.account import Copies, Found
 from tests.faults.entries import Entry, owner_of, read_entries
 from tests.faults.load import PATIENCE_S, Spec
@@ -103,7 +101,7 @@ class Stage:
     """nginx's."""
     direct: str
     """The server's own."""
-    cores: Cores
+    load_core: int
     nursery: trio.Nursery
     spool: Path
     clock: Path
@@ -118,7 +116,7 @@ class Stage:
             log=str(self.directory / f"load-{spec.run}.log"),
             address=self.address,
             direct=self.direct,
-            core=self.cores.broker,
+            core=self.load_core,
         )
         load = Load(spec)
         await self.nursery.start(partial(_run_load, load, self.directory))
@@ -201,7 +199,7 @@ def _make_topics(bootstrap_servers: str, nodes: int) -> None:
 
 @asynccontextmanager
 async def open_stage(
-    setup: Setup, directory: Path, cores: Cores, *, environ: Mapping[str, str], baseline: bool
+    setup: Setup, directory: Path, load_core: int, *, environ: Mapping[str, str], baseline: bool
 ) -> AsyncIterator[Stage]:
     """Open everything for one row, and close it again; the spool's directory is there already.
 
@@ -236,7 +234,7 @@ async def open_stage(
         direct = f"127.0.0.1:{claim_port(0)}"
         address = f"127.0.0.1:{claim_port(0)}"
         clock = directory / "clock"
-        held = {"FAULTS_CORE": str(cores.producer), "FAULTS_HOLD_S": str(setup.hold_s), "FAULTS_CLOCK": str(clock)}
+        held = {"FAULTS_HOLD_S": str(setup.hold_s), "FAULTS_CLOCK": str(clock)}
         server: Collector | Peer
         if baseline:
             server = Peer(nursery, direct, (servers, TOPIC), {**held, **environ}, directory / "peer.log")
@@ -257,7 +255,7 @@ async def open_stage(
             nginx=nginx,
             address=address,
             direct=direct,
-            cores=cores,
+            load_core=load_core,
             nursery=nursery,
             spool=spool,
             clock=clock,

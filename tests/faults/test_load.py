@@ -141,7 +141,7 @@ def test_disk_of_any_size_is_a_directory(tmp_path: Path) -> None:
 def test_small_disk_says_how_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     notes: list[str] = []
-    with small_disk(tmp_path / "spool", 4 << 20, notes) as environ:
+    with small_disk(tmp_path / "spool", 8 << 20, notes) as environ:
         assert environ == {"FAULTS_FILE_BYTES": str(4 << 20)}
     assert notes == ["no file system could be mounted: instead RLIMIT_FSIZE of 4 MiB (EFBIG)"]
 

@@ -1,10 +1,9 @@
-"""``collector serve`` as a row needs it: on one core, held to a capacity, with a clock that jumps.
+"""``collector serve`` as a row needs it: held to a capacity, with a clock that jumps, with files that do not grow.
 
 Owns: what a row changes about the process from outside; nothing of it is in the product. Refuses to know: the row.
 
 Run as ``python -m tests.faults.wrapped_collector`` with the arguments of ``collector``. The environment says what:
 
-- ``FAULTS_CORE``: the core to run on.
 - ``FAULTS_HOLD_S``: each request that is taken into work holds the event loop for so long, asleep: as a slower parser
   would, but without using the core, so that the capacity is the same whoever else uses this machine. A request that is
   shed before that costs what it costs.
@@ -24,12 +23,6 @@ from pathlib import Path
 from types import FrameType
 
 __all__ = ["main"]
-
-
-def pin(core: str | None) -> None:
-    """Run on this core only, threads and all."""
-    if core:
-        os.sched_setaffinity(0, {int(core)})
 
 
 def limit_files(size_bytes: str | None) -> None:
@@ -72,7 +65,6 @@ def hold(seconds: float) -> None:
 
 def main() -> int:
     """Change what the environment says, then be ``collector``."""
-    pin(os.environ.get("FAULTS_CORE"))
     let_clock_jump(os.environ.get("FAULTS_CLOCK"))
     limit_files(os.environ.get("FAULTS_FILE_BYTES"))
     hold(float(os.environ.get("FAULTS_HOLD_S") or 0))

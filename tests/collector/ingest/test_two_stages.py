@@ -338,6 +338,29 @@ async def test_overload_that_kafka_refuses_at_once_goes_to_the_disk(kafka_broker
         ledgers(app)
 
 
+async def test_requests_in_work_when_the_producer_closes_go_to_the_disk(
+    clients, collector_app, kafka_broker, nursery, autojump_clock
+) -> None:
+    """What is queued is proved absent, what is sealed may be in the log: neither is held for a batch that is gone."""
+    await clients.warm()
+    kafka_broker.faults.stall()
+    nursery.start_soon(clients.post, "sealed")
+    await trio.sleep(0.1)
+    kafka_broker.move_leader("events", 1, None)
+    await clients.post("finds-out", user=key_in(1), timeout_ms=100)
+    nursery.start_soon(clients.post, "queued", None)
+    await trio.sleep(0.1)
+    began = trio.current_time()
+    await collector_app.producer.close(0)
+    await trio.sleep(0.1)
+    assert clients.statuses == {200: PARTITIONS + 3}
+    assert trio.current_time() - began == pytest.approx(0.1), "nobody waited"
+    statistics = collector_app.spool.statistics()
+    assert (statistics.rows, statistics.held_rows) == (3, 0)
+    assert collector_app.ledger.spooled_total == 3
+    ledgers(collector_app)
+
+
 async def test_cluster_that_is_away_at_the_start(nursery, autojump_clock) -> None:
     async with open_fake_cluster(topics={"events": PARTITIONS, "events-bad": 1}) as broker:
         broker.stop_broker(1)

@@ -20,9 +20,7 @@ work is back in the spool, or the spool gives it back by itself at its next star
 
 Non-obvious:
 
-- The place in the spool moves on over rows that came back, so that those which fail at once, again and again, do not
-  stand before the others; it returns to the oldest when the end is reached, when a partition returns, and every few
-  seconds.
+- The place in the spool moves on over rows that came back, see `Place`. It returns to the oldest when a partition does.
 - A probe may overtake a chunk. With ``order = "key"`` they are of different keys, since the spool hands out no row
   behind one in work.
 """
@@ -37,7 +35,7 @@ import trio
 from collector.config import Config
 from collector.ingest.enqueue import ProducerLike
 from collector.ingest.replay_log import ReplayLog
-from collector.ingest.replay_pace import Backoff, Drain, Pace
+from collector.ingest.replay_pace import Backoff, Drain, Pace, Place
 from collector.ingest.replay_rows import RowsInWork
 from collector.ingest.replay_statistics import ReplayState, ReplayStatistics
 from collector.ingest.spool_age import AgeAlarm
@@ -67,8 +65,8 @@ TICK_S = 1.0
 #: After an answer of a diverted partition.
 LOOK_AGAIN_S = 0.03
 
-#: Go back to the oldest row at least this often.
-REWIND_S = 5.0
+#: Rows that came back are tried again after at least and at most so long, see `Place`.
+RETURN_S = (0.5, 300.0)
 
 #: Pauses without progress: full jitter up to the first, doubled up to the second.
 BACKOFF_S = (0.1, 5.0)
@@ -153,8 +151,7 @@ class Replay:
         self._probes: dict[int, Backoff] = {}
         self._probing: set[int] = set()
         self._diverted: frozenset[int] = frozenset()
-        self._after_id = 0
-        self._rewind_at = 0.0
+        self._place = Place(*RETURN_S)
         self._answered_at = -LOOK_AGAIN_S
         self._log = ReplayLog()
         self._state: ReplayState = "idle"
@@ -294,7 +291,7 @@ class Replay:
         if back:
             for partition in back:
                 self._probes.pop(partition, None)
-            self._after_id = 0
+            self._place.return_to_oldest()
             self._backoff.worked()
         self._diverted = diverted
         return diverted
@@ -313,7 +310,7 @@ class Replay:
             if trio.current_time() < backoff.next_at:
                 continue
             others = frozenset() if partitions is None else frozenset(range(partitions)) - {partition}
-            after_id = self._after_id if partitions is None else 0
+            after_id = self._place.after_id if partitions is None else 0
             rows = await self._spool.take(
                 Selection(
                     rows=1,
@@ -330,7 +327,7 @@ class Replay:
                 self._probes_total += 1
                 nursery.start_soon(self._wait_for_probe, rows, partition, backoff, name=f"replay: probe of {partition}")
             else:
-                self._after_id = 0
+                self._place.return_to_oldest()
                 backoff.failed(trio.current_time())
 
     async def _wait_for_probe(self, rows: Sequence[StoredRow], partition: int, backoff: Backoff) -> None:
@@ -340,7 +337,8 @@ class Replay:
             explicit = None if partition == _UNKNOWN else partition
             if not await self._rows.send(rows, explicit, math.inf if found else self._patience_s):
                 backoff.failed(trio.current_time())
-                self._after_id = rows[0].id if partition == _UNKNOWN else self._after_id
+                if partition == _UNKNOWN:
+                    self._place.after_id = rows[0].id
         finally:
             self._probing.discard(partition)
             self._look_again()
@@ -361,15 +359,13 @@ class Replay:
 
     async def _chunk(self, room: int, partitions: int, diverted: frozenset[int]) -> float:
         """Take and deliver the next rows; returns when to look again."""
-        now = trio.current_time()
-        if now >= self._rewind_at:
-            self._after_id, self._rewind_at = 0, now + REWIND_S
+        began = trio.current_time()
         share = LATE_SHARE if self._lag_s() > LATE * self._max_lag_s else 1.0
         rows = await self._spool.take(
             Selection(
                 rows=max(1, round(self._pace.events_per_s * CHUNK_S * share)),
                 bytes=min(room, max(1, self._share // CHUNK_SHARE)),
-                after_id=self._after_id,
+                after_id=self._place.look(began),
                 partitions=partitions,
                 without=diverted,
                 by_key=self._by_key,
@@ -377,22 +373,21 @@ class Replay:
         )
         now = trio.current_time()
         if not rows:
-            if self._after_id:
-                self._after_id = 0
-                return now
-            self._set("waiting", "for partitions" if diverted else "for the end of batches")
-            self._backoff.failed(now)
-            return min(self._backoff.next_at, self._next_probe())
+            self._set("waiting", "for partitions" if diverted else "for rows that came back")
+            # New rows may ring for each of them; the search is not that cheap.
+            self._pace.worked(CHUNK_S, now)
+            return min(self._place.found_nothing(now), self._next_probe())
         self._set("replaying")
         self._chunks_total += 1
         self._log.replaying(now, self._rows.delivered_total, self._spool.statistics())
         self._rows.took(rows)
         self._pace.took(len(rows), now, share=share)
         left = await self._rows.send(rows, self._diversion.healthy_partition() if diverted else None, self._patience_s)
-        if left < len(rows):
-            self._after_id = rows[-1].id
+        now = trio.current_time()
+        self._place.tried(rows[-1].id, now - began, now, left=left, of=len(rows))
+        self._pace.worked(now - began, now)
         if left:
             self._backoff.worked()
         else:
-            self._backoff.failed(trio.current_time())
-        return trio.current_time()
+            self._backoff.failed(now)
+        return now

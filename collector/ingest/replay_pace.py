@@ -4,16 +4,21 @@ Owns: the pace, the pauses after failures, the measured rate and what follows fr
 spool. Nothing here sleeps: the replay does, in one place.
 """
 
+import math
 import random
 from collections import deque
 
-__all__ = ["Backoff", "Drain", "Pace"]
+__all__ = ["Backoff", "Drain", "Pace", "Place"]
+
+#: Rows that came back wait this many times as long as they took: they get a fifth of the time at most.
+WAIT_FACTOR = 4.0
 
 
 class Pace:
     """So many events a second, smoothly: after ``count`` events comes a pause of as long as they take at this pace.
 
-    What was not used is not saved up, but for ``slack_s``: it makes good what a late wake-up lost.
+    What was not used is not saved up, but for ``slack_s``: it makes good what a late wake-up lost. And after work that
+    took long comes a pause of as long: where disk, loop or brokers are slow, half of the time is for others.
     """
 
     def __init__(self, events_per_s: float, slack_s: float) -> None:
@@ -27,6 +32,10 @@ class Pace:
     def took(self, count: int, now: float, *, share: float = 1.0) -> None:
         """``count`` events go now, at ``share`` (0…1) of the pace."""
         self.next_at = max(self.next_at, now - self._slack_s) + count / (self.events_per_s * share)
+
+    def worked(self, took_s: float, now: float) -> None:
+        """What went took so long, and is over now."""
+        self.next_at = max(self.next_at, now + took_s)
 
 
 class Backoff:
@@ -52,6 +61,58 @@ class Backoff:
         """There is progress, or a reason to expect some."""
         self._failures = 0
         self.next_at = 0.0
+
+
+class Place:
+    """How far the search for rows has come: rows that came back are passed over for a while.
+
+    Those that fail at once, again and again, must not stand before the others. After a stretch of tries without
+    progress the search returns to the oldest row when others had `WAIT_FACTOR` times as long, within ``least_s`` and
+    ``most_s``.
+    """
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self._least_s = least_s
+        self._most_s = most_s
+        self._fruitless_s = 0.0
+        self._return_at = math.inf
+        self.after_id = 0
+
+    def __repr__(self) -> str:
+        return f"<Place after {self.after_id}>"
+
+    def look(self, now: float) -> int:
+        """After which id to search now."""
+        if now >= self._return_at:
+            self.return_to_oldest()
+        return self.after_id
+
+    def return_to_oldest(self) -> None:
+        """Whatever came back may be tried again."""
+        self.after_id = 0
+        self._fruitless_s = 0.0
+        self._return_at = math.inf
+
+    def tried(self, last_id: int, took_s: float, now: float, *, left: int, of: int) -> None:
+        """``left`` of so many rows have left the spool; the rest came back, or will."""
+        if left < of:
+            self.after_id = last_id
+        if not left:
+            self._fruitless_s += took_s
+            self._return_at = math.inf
+        elif self.after_id:
+            self._end_stretch(now)
+
+    def found_nothing(self, now: float) -> float:
+        """There are no more rows; returns when those that were passed over are to be tried."""
+        if self.after_id:
+            self._end_stretch(now)
+        return self._return_at
+
+    def _end_stretch(self, now: float) -> None:
+        if self._return_at == math.inf:
+            self._return_at = now + min(max(WAIT_FACTOR * self._fruitless_s, self._least_s), self._most_s)
+            self._fruitless_s = 0.0
 
 
 class Drain:

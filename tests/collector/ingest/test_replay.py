@@ -182,6 +182,17 @@ async def test_late_loop_slows_the_replay_and_does_not_stop_it(open_room: Any, a
         assert trio.current_time() - began == pytest.approx(4.0, abs=0.2)
 
 
+async def test_half_of_the_time_is_for_others_where_the_broker_is_slow(open_room: Any, autojump_clock: object) -> None:
+    async with open_room(start=False) as room:
+        room.cluster.faults.delay(0.4, times=None)
+        await room.store(*numbered(2500))
+        began = trio.current_time()
+        room.start()
+        await room.until_empty()
+        # Five chunks of 500; after the last nobody waits.
+        assert trio.current_time() - began == pytest.approx(5 * 0.4 + 4 * 0.4, abs=0.1)
+
+
 async def test_replay_takes_nothing_while_requests_are_shed(open_room: Any, autojump_clock: object) -> None:
     lag_s = 0.5
     async with open_room(lag_s=lambda: lag_s) as room:
@@ -301,6 +312,19 @@ async def test_broker_that_cannot_be_reached_costs_a_chunk_each_partition_and_th
         room.cluster.faults.accept_connects()
         await room.until_empty(within_s=10)
         assert Counter(room.values()) == Counter(numbered(600))
+
+
+async def test_new_rows_for_a_healthy_partition_do_not_wait_for_a_diverted_one(
+    open_room: Any, autojump_clock: object
+) -> None:
+    async with open_room(partitions=2, brokers=2) as room:
+        room.cluster.pause_broker(room.cluster.partition("events", 0).leader)
+        await room.store(*numbered(600, b"a"), key=key_of(0, 2))
+        await trio.sleep(30)
+        began = trio.current_time()
+        await room.store(b"b", key=key_of(1, 2))
+        await room.until(lambda: b"b" in room.values())
+        assert trio.current_time() - began < 0.3
 
 
 async def test_rows_that_fail_at_once_do_not_stand_before_the_others(open_room: Any, autojump_clock: object) -> None:

@@ -1,12 +1,13 @@
 """What the replay tells the spool of each row, whatever Kafka says of it and whenever."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import trio
 
-from collector.ingest.replay_pace import Backoff, Drain, Pace
+from collector.ingest.replay_pace import Backoff, Drain, Pace, Place
 from collector.ingest.replay_rows import RowsInWork, record_of
 from collector.spool.base import StoredRow
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, TopicPartition, Unknown
@@ -183,6 +184,24 @@ def test_pauses_grow_and_are_over_with_the_first_success() -> None:
     assert backoff.next_at == 0.0
     backoff.failed(10.0)
     assert backoff.next_at == pytest.approx(10.1)
+
+
+def test_rows_that_came_back_get_a_fifth_of_the_time_at_most() -> None:
+    place = Place(0.5, 300.0)
+    place.tried(10, 1.0, 100.0, left=0, of=10)
+    place.tried(20, 1.0, 101.0, left=0, of=10)
+    assert place.look(1000.0) == 20  # as long as nothing goes, it goes on
+    place.tried(30, 1.0, 1001.0, left=10, of=10)
+    assert place.look(1008.9) == 20
+    assert place.look(1009.0) == 0
+    place.tried(5, 0.1, 1010.0, left=9, of=10)
+    assert place.look(1010.4) == 5
+    assert place.look(1010.5) == 0
+    assert place.found_nothing(1011.0) == math.inf  # nothing was passed over
+    place.tried(40, 1000.0, 2000.0, left=0, of=10)
+    assert place.found_nothing(2000.0) == 2300.0
+    place.return_to_oldest()
+    assert place.look(2000.0) == 0
 
 
 def test_time_to_empty_is_known_while_the_spool_shrinks() -> None:

@@ -190,7 +190,7 @@ class Spool(Protocol):
         ...
 
     async def mark_attempted(self, ids: Sequence[int]) -> None:
-        """One commit: before the first Produce that carries them. While the spool fails it waits, as do the next three."""
+        """One commit: before the first Produce with them. It waits while the spool fails, as the next three do."""
         ...
 
     async def gone(self, ids: Sequence[int], why: Gone) -> None:

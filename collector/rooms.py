@@ -141,7 +141,7 @@ async def open_rooms(
         )
         diversion = replay = None
         if spool is not None:
-            diversion = _diversion(config, producer, spool)
+            diversion = _diversion(config, producer, spool, lag_s=lambda: monitor.lag_s)
         services = make_services(config, monitor, producer, node=node, spool=spool, diversion=diversion)
         end_replay: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         if spool is not None and diversion is not None:
@@ -169,12 +169,13 @@ async def open_rooms(
         await rooms.close(config.shutdown.drain_s)
 
 
-def _diversion(config: Config, producer: Producer, spool: DiskSpool) -> Diversion:
+def _diversion(config: Config, producer: Producer, spool: DiskSpool, lag_s: Callable[[], float]) -> Diversion:
     return Diversion(
         producer,
         topic=config.kafka.topic,
         stall_s=config.deadlines.stall_s,
         usable=lambda: spool.statistics().state == "ok",
+        lag_s=lag_s,
     )
 
 

@@ -201,6 +201,7 @@ class Diversion:
         topic: Where events go.
         stall_s: How long a partition may leave a record unresolved.
         usable: Whether there is somewhere to go instead; asked at each evaluation.
+        lag_s: How late the loop is: an answer waits for two of its turns, and that is not Kafka's doing.
     """
 
     def __init__(
@@ -210,11 +211,13 @@ class Diversion:
         topic: str,
         stall_s: float,
         usable: Callable[[], bool] = lambda: True,
+        lag_s: Callable[[], float] = lambda: 0.0,
         rng: random.Random | None = None,
     ) -> None:
         self._producer = producer
         self._stall_s = stall_s
         self._usable = usable
+        self._lag_s = lag_s
         self._random = rng or random.Random()
         self._clock = trio.lowlevel.current_clock().current_time
         self._events = _Topic(topic, self._random)
@@ -288,10 +291,13 @@ class Diversion:
                 self._evaluate(now)
         elif now >= topic.due:
             topic.due = now + LOOK_S
-            topic.look(self._producer.partition_health(name), now, self._stall_s)
+            topic.look(self._producer.partition_health(name), now, self._patience_s())
         return topic
 
     # Looking.
+
+    def _patience_s(self) -> float:
+        return self._stall_s + 2 * self._lag_s()
 
     def _evaluate(self, now: float) -> None:
         events = self._events
@@ -300,7 +306,7 @@ class Diversion:
         self._looked_at = now
         self._due = now + LOOK_S
         before = set(events.ill)
-        events.look(self._producer.partition_health(events.name), now, self._stall_s)
+        events.look(self._producer.partition_health(events.name), now, self._patience_s())
         self._diversions_total += len(events.ill.keys() - before)
         self._open = self._usable()
         self._active = self._open and bool(events.ill)

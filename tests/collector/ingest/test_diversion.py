@@ -89,6 +89,17 @@ async def test_it_is_looked_at_every_20_ms_however_often_it_is_asked(patients, d
     assert patients.asked == 2
 
 
+async def test_lag_of_our_own_loop_is_not_kafkas_silence(patients, autojump_clock) -> None:
+    """Or an overload would send to the disk what Kafka takes, and be served twice."""
+    lag_s = [0.4]
+    diversion = Diversion(patients, topic="events", stall_s=STALL_S, lag_s=lambda: lag_s[0])
+    patients.oldest_at[1] = trio.current_time() - 1.7
+    assert diversion.look() is False
+    lag_s[0] = 0.3
+    await trio.sleep(LOOK_S)
+    assert diversion.look() is True
+
+
 async def test_only_an_answer_brings_it_back(patients, diversion, autojump_clock) -> None:
     patients.leader[2] = None
     diversion.look()

@@ -3,7 +3,7 @@
 Owns: which rows a choice means, and in which steps it is carried out. Refuses to know: how the choice was made (a
 command line, a request to the admin listener), who may make it, what a step does.
 
-A dead spool, one whose process is gone, is opened here by whoever holds its lock (`drop_from`, `revive_in`). A live one
+A dead spool, one whose process is gone, is opened here by whoever holds its lock (`drop_from`). A live one
 does the same steps through its own writer (`collector.spool.spool`): nobody else may write into its file.
 """
 
@@ -16,7 +16,7 @@ from collector.spool.changes import Changes, Leave, Step
 from collector.spool.dead import Discard, Revive
 from collector.spool.store import Store
 
-__all__ = ["Choice", "Chosen", "Done", "choose", "drop_from", "revive_in"]
+__all__ = ["Choice", "Chosen", "Done", "choose", "drop_from"]
 
 STEP_ROWS = 5000
 """Of one commit: some 50 ms on a slow disk, so that a live spool's requests do not wait longer."""
@@ -85,14 +85,6 @@ def drop_from(store: Store, choice: Choice) -> Done:
     """Drop from a file that nobody else uses. Raises what `Store.commit` does."""
     chosen = choose(choice, store.connection)
     for step in chosen.dropping():
-        store.commit(Changes(steps=[step]))
-    return chosen.done()
-
-
-def revive_in(store: Store) -> Done:
-    """Put all dead rows of a file that nobody else uses back among the rows. Raises what `Store.commit` does."""
-    chosen = choose(Choice(dead=True), store.connection)
-    for step in chosen.reviving():
         store.commit(Changes(steps=[step]))
     return chosen.done()
 

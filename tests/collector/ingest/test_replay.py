@@ -433,3 +433,21 @@ async def test_old_rows_are_an_alarm_with_hysteresis(open_room: Any, autojump_cl
             room.say(oldest_age_s=age_s)
             await trio.sleep(1.1)
             assert room.replay.statistics().age_alarm is stands
+
+
+async def test_bug_in_it_comes_out_of_it_and_the_file_calls_its_rows_attempted(
+    open_room: Any, autojump_clock: object
+) -> None:
+    async with open_room(start=False) as room:
+        await room.store(*numbered(10))
+
+        class Broken:
+            def delivery(self, records: object) -> None:
+                raise ZeroDivisionError("a bug of ours; perhaps something was sent")
+
+        room.replay._rows._producer = Broken()
+        with pytest.RaisesGroup(ZeroDivisionError):
+            await room.replay.run()
+        assert room.replay.statistics().state == "stopped"
+        found = room.spool.statistics()
+        assert (found.rows, found.attempted_rows) == (10, 10)

@@ -137,6 +137,7 @@ class SpoolStatistics:
     """One reading of the spool. Counters are of this file, persisted; gauges are of now."""
 
     state: Literal["ok", "full", "failed"]
+    """``full`` is ``max_bytes`` or the disk: rows are refused, and those that are there may leave."""
     problem: str
     """Why it is not ok; empty where it is."""
     path: str

@@ -265,7 +265,7 @@ class DiskSpool:
             problem = f"{self._files.path}: {gauges.bytes} of [spool] max_bytes = {self._max_bytes} are used"
         age_ms = 0 if gauges.oldest_ms is None else time.time_ns() // 1_000_000 - gauges.oldest_ms
         return SpoolStatistics(
-            state="failed" if writer.problem else "full" if self._full else "ok",
+            state="full" if writer.full else "failed" if writer.problem else "full" if self._full else "ok",
             problem=problem,
             path=self._files.path,
             rows=gauges.rows,

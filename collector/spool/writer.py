@@ -177,6 +177,12 @@ class Writer:
             return f"{self._opener.path}: a commit has been waiting for the disk for {hanging_s:.0f} s"
         return ""
 
+    @property
+    def full(self) -> bool:
+        """The disk is full: nothing can be stored, but what is there may leave."""
+        full = self.trouble is not None and self.trouble.kind is Kind.FULL
+        return full and self.store is not None and not self.closing
+
     async def use(self, fn: Callable[[Store], T], then: Callable[[T], R]) -> R | None:
         """Call ``fn`` in the thread with the open file, and ``then`` with its result, while nobody else uses the file.
 

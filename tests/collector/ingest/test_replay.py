@@ -405,6 +405,21 @@ async def test_failed_spool_pauses_the_replay(open_room: Any, autojump_clock: ob
         assert room.values() == numbered(20)
 
 
+async def test_full_disk_is_no_reason_to_keep_rows_on_it(open_room: Any, autojump_clock: object) -> None:
+    async with open_room() as room:
+        room.say(state="full", problem="database or disk is full")
+        await room.store(*numbered(20))
+        await room.until_empty()
+        assert room.values() == numbered(20)
+
+
+async def test_replay_in_a_hurry_begins_with_the_oldest_row(open_room: Any, autojump_clock: object) -> None:
+    async with open_room() as room:
+        room.replay._place.after_id = 7
+        room.replay.hurry()
+        assert room.replay._place.after_id == 0
+
+
 async def test_idle_replay_and_one_without_progress_do_not_poll_busily(open_room: Any, autojump_clock: object) -> None:
     async with open_room() as room:
         asked = 0

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from collector.spool import DiskSpool, open_spool, spool, writer
-from collector.spool.base import Refused, Stored, StoredRow
-from collector.spool.changes import Changes, CommitInDoubt
+from collector.spool.base import Refused, Selection, Stored, StoredRow
+from collector.spool.changes import Changes, CommitInDoubt, NotCommitted
 from collector.spool.files import holder_of
 from collector.spool.store import Store
 from kafka_client.outcome import NotSent
@@ -125,6 +125,43 @@ async def test_full_disk_refuses_keeps_what_it_has_and_heals(tmp_path: Path, cap
     lines = [line for line in capfd.readouterr().err.splitlines() if "the spool" in line]
     assert sum("does not work" in line for line in lines) == 1
     assert sum("works again" in line for line in lines) == 1
+
+
+def no_room() -> NotCommitted:
+    """What a full disk says, which RLIMIT_FSIZE does not."""
+    cause = sqlite3.OperationalError("database or disk is full")
+    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+    error = NotCommitted("database or disk is full")
+    error.__cause__ = cause
+    return error
+
+
+async def test_rows_of_a_full_disk_are_not_those_of_a_failed_one_which_the_replay_leaves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = Store.commit
+
+    def commit(self: Store, changes: Changes) -> None:
+        if changes.rows:
+            raise no_room()
+        really(self, changes)
+
+    def probe(*_: object) -> None:
+        raise no_room()
+
+    async with open_spool(config_of(tmp_path), node="n") as opened:
+        assert await store(opened, [b"before"]) == [Stored()]
+        monkeypatch.setattr(Store, "commit", commit)
+        monkeypatch.setattr("collector.spool.writer.probe", probe)
+        (told,) = await store(opened, [b"no room"])
+        assert isinstance(told, Refused)
+        assert opened.statistics().state == "full"
+        assert "disk is full" in opened.statistics().problem
+        (kept,) = await opened.take(Selection(rows=10, bytes=1_000_000))
+        await opened.mark_attempted([kept.id])
+        await opened.gone([kept.id], "replayed")
+        statistics = opened.statistics()
+        assert (statistics.rows, statistics.replayed_total, statistics.difference) == (0, 1, 0)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from collector.config import Config
 from collector.ingest.enqueue import ProducerLike
 from collector.ingest.replay_log import ReplayLog
 from collector.ingest.replay_pace import Backoff, Drain, Pace, Place
-from collector.ingest.replay_rows import RowsInWork
+from collector.ingest.replay_rows import ROW_COST_BYTES, RowsInWork
 from collector.ingest.replay_statistics import ReplayState, ReplayStatistics
 from collector.ingest.spool_age import AgeAlarm
 from collector.spool.base import Selection, Spool, StoredRow
@@ -48,7 +48,7 @@ __all__ = ["DiversionLike", "Replay", "ReplayProducer"]
 CHUNK_S = 0.1
 
 #: A chunk is at most this part of the share: one stuck partition must not hold all of it.
-CHUNK_SHARE = 8
+CHUNK_SHARE = 4
 
 #: Of the share, what chunks leave to probes.
 PROBE_SHARE = 8
@@ -360,11 +360,13 @@ class Replay:
     async def _chunk(self, room: int, partitions: int, diverted: frozenset[int]) -> float:
         """Take and deliver the next rows; returns when to look again."""
         began = trio.current_time()
+        # One half for what a row costs, the other for its bytes: together they stay within the room.
+        half = min(room, self._share // CHUNK_SHARE) // 2
         share = LATE_SHARE if self._lag_s() > LATE * self._max_lag_s else 1.0
         rows = await self._spool.take(
             Selection(
-                rows=max(1, round(self._pace.events_per_s * CHUNK_S * share)),
-                bytes=min(room, max(1, self._share // CHUNK_SHARE)),
+                rows=max(1, min(round(self._pace.events_per_s * CHUNK_S * share), half // ROW_COST_BYTES)),
+                bytes=max(1, half),
                 after_id=self._place.look(began),
                 partitions=partitions,
                 without=diverted,

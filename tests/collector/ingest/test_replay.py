@@ -103,7 +103,8 @@ async def test_unknown_row_whose_batch_is_refused_late_is_dead(open_room: Any, a
 
 
 async def test_new_rows_and_a_returning_partition_wake_it_at_once(open_room: Any, autojump_clock: object) -> None:
-    async with open_room() as room:
+    # Only a part of a chunk can be sealed: the rest comes back when the partition stalls.
+    async with open_room(limits={"in_flight_partition_bytes": 5_000}) as room:
         await trio.sleep(10.5)
         began = trio.current_time()
         await room.store(b"new")
@@ -224,16 +225,24 @@ async def test_replay_takes_nothing_while_live_events_wait(open_room: Any, autoj
 
 
 async def test_what_is_in_work_stays_within_the_share(open_room: Any, autojump_clock: object) -> None:
-    highest = 0
-    async with open_room(start=False, partitions=4, spool={"replay_bytes": 200_000}) as room:
-        room.cluster.faults.delay(0.7, times=None)
-        for number in range(100):
-            await room.store(*(b"%d" % number + b"v" * 2000 for number in range(10)), key=b"k%d" % number)
+    share = 40_000
+    async with open_room(start=False, partitions=12, spool={"replay_bytes": share}) as room:
+        await room.store(*(b"%d" % number + b"v" * 100 for number in range(1000)))
+        # As if each partition stalled after the others: nothing is left out, and no batch ends.
+        room.diversion.diverted = lambda topic: frozenset()
+        room.cluster.pause_broker(1)
         room.start()
-        while room.spool.statistics().rows:
-            await trio.sleep(0.05)
+        highest = 0
+        for _ in range(400):
+            await trio.sleep(0.1)
             highest = max(highest, room.replay.statistics().in_work_bytes)
-        assert 0 < highest <= 200_000
+        told = room.replay.statistics()
+        assert share / 2 < highest <= share
+        assert (told.state, told.why) == ("waiting", "for the end of batches")
+        del room.diversion.diverted
+        room.cluster.resume_broker(1)
+        await room.until_empty()
+        assert len(room.values()) == 1000
 
 
 async def test_diverted_partition_gets_one_row_and_the_others_go_on(open_room: Any, autojump_clock: object) -> None:
@@ -243,19 +252,38 @@ async def test_diverted_partition_gets_one_row_and_the_others_go_on(open_room: A
         other = room.cluster.partition("events", 1).leader
         assert leader != other
         room.cluster.pause_broker(leader)
-        await room.store(*numbered(300, b"one"), key=one)
+        await room.store(*numbered(900, b"one"), key=one)
         await room.store(*numbered(300, b"two"), key=two)
         await room.until(lambda: sum(value.startswith(b"two") for value in room.values()) == 300)
+        await trio.sleep(3)
+        chunks = room.replay.statistics().chunks_total
         await trio.sleep(20)
         assert room.diversion.diverted("events") == {0}
         told = room.replay.statistics()
+        assert told.chunks_total == chunks
         # What was on its way when the partition stopped, and nothing after it: an unresolved batch is the probe.
-        assert told.in_work_rows == told.unresolved_rows <= 300
+        assert told.in_work_rows == told.unresolved_rows <= 500
         assert room.cluster.log("events", 0)[1:] == []
         room.cluster.resume_broker(leader)
         await room.until_empty()
-        assert Counter(room.values()) == Counter([*numbered(300, b"one"), *numbered(300, b"two")])
+        assert Counter(room.values()) == Counter([*numbered(900, b"one"), *numbered(300, b"two")])
         assert marked(room) == set()
+
+
+async def test_answer_to_a_live_event_wakes_it(open_room: Any, autojump_clock: object) -> None:
+    async with open_room() as room:
+        room.cluster.pause_broker(1)
+        with room.producer.delivery([Record("events", b"live")]):
+            await trio.sleep(3)
+            assert room.diversion.diverted("events") == {0}
+        await room.store(*numbered(10))
+        await trio.sleep(10.3)
+        assert room.replay.statistics().in_work_rows == 0
+        began = trio.current_time()
+        room.cluster.resume_broker(1)
+        await room.until_empty()
+        assert trio.current_time() - began < 0.1
+        assert room.values() == [b"live", *numbered(10)]
 
 
 async def test_probe_without_a_key_is_one_row_and_goes_to_the_partition_that_needs_it(

@@ -1,7 +1,7 @@
 """What a process left that is gone: its rows move into our file, a few at a time, and its file goes.
 
-Owns: the order of writing in two files, which no transaction spans. Refuses to know: when files are looked for, who
-calls (one thread at a time, with our file to itself).
+Owns: the order of writing in two files, which no transaction spans. Refuses to know: requests, and what else is in our
+file.
 
 Theory. Each chunk is two commits: ours inserts the rows and notes in ``moving`` up to which id it has them; then the
 source deletes them. After a crash between the two the note says which of the source's rows are here already. For that
@@ -9,18 +9,24 @@ to be sure, the source names in ``moved_to`` the one file that its rows go to, b
 finds a source that names another file leaves it alone while that file exists. If it does not exist any more, and
 nobody has its notes, the rows that are left may be somewhere twice: they become attempted.
 
-At the end the source's counters are added to ours in one commit with the note that they are, its own notes with them.
-Then its files are removed.
+At the end the source's counters are added to ours in one commit with the note that they are, its own notes with them:
+so we are its heir, and what named it is ours to move, with those notes. Only when no file names it any more are its
+files removed. Where damage took our notes, what names us may be here already: it becomes attempted too.
+
+A source may be big and its disk slow. Our file is needed, and with it the writer's turn, for two short things: what it
+says of the source, and the commit of a chunk.
 
 Invariants: ledger B balances in both files after each commit of either; a crash at any moment loses no row, and leaves
 none in both files without a note or a mark.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 import trio
@@ -28,15 +34,15 @@ from msgspec import Struct
 
 from collector.log import get_logger
 from collector.spool.changes import Changes, CommitInDoubt, Damaged, NewRow, NotCommitted
-from collector.spool.files import Lock, SpoolFiles, claim_of, remove_spool
+from collector.spool.files import Lock, SpoolFiles, claim_of, remove_spool, spools_in
 from collector.spool.gauges import Transaction
 from collector.spool.salvage import finish_exchange, salvage
-from collector.spool.schema import ATTEMPTED, Account, checksum
+from collector.spool.schema import ATTEMPTED, NOTES_LOST, Account, checksum
 from collector.spool.store import Store
 from collector.spool.trouble import CAUSES, Kind, explain
 from collector.spool.writer import Writer
 
-__all__ = ["Adoption", "SourceFailed", "adopt_loop"]
+__all__ = ["Adoption", "Chunk", "Known", "SourceFailed", "adopt_loop"]
 
 log = get_logger("spool")
 
@@ -56,30 +62,62 @@ class SourceFailed(Exception):
     """The other file cannot be read or written; ours is as it was."""
 
 
-class _Arrived(Struct, frozen=True, kw_only=True, eq=False):
-    """Our half of a chunk, beside its rows: the note, dead rows, in the end the counters."""
+class Known(Struct, frozen=True, kw_only=True):
+    """What our file says of a source."""
 
-    source: str
-    what: str
+    target: str
+    """Our file's name."""
+    notes: Mapping[str, int]
+    """Through which id the source's rows and dead rows are here; ``account``: everything is."""
+    inherited: Collection[str]
+    """Files that we have moved whole, their notes too: who names one of them is ours."""
+    notes_lost: bool
+    """Damage took notes that our file had."""
+
+    @classmethod
+    def read(cls, target: Store, source: str) -> "Known":
+        """Raises: sqlite3.Error."""
+        moving = target.connection.execute("SELECT source, what, through FROM moving").fetchall()
+        return cls(
+            target=Path(target.path).name,
+            notes={what: through for name, what, through in moving if name == source},
+            inherited=[name for name, what, _ in moving if what == "account"],
+            notes_lost=NOTES_LOST in moving,
+        )
+
+
+class Chunk(Struct, frozen=True, kw_only=True, eq=False):
+    """What a source gives at a time: rows, then dead ones, then its account and notes; then it is gone."""
+
+    what: Literal["rows", "dead", "account", "gone"]
     through: int
+    rows: Sequence[NewRow] = ()
     dead: Sequence[tuple[Any, ...]] = ()
     account: Account | None = None
     notes: Sequence[tuple[str, str, int]] = ()
 
+
+class _Arrived(Struct, frozen=True, eq=False):
+    """Our half of a chunk, beside its rows: the note, dead rows, in the end the counters."""
+
+    source: str
+    chunk: Chunk
+
     def apply(self, connection: sqlite3.Connection, transaction: Transaction) -> None:
-        connection.execute("INSERT OR REPLACE INTO moving VALUES (?, ?, ?)", (self.source, self.what, self.through))
-        connection.executemany("INSERT OR IGNORE INTO moving VALUES (?, ?, ?)", self.notes)
-        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", self.dead)
+        chunk = self.chunk
+        connection.execute("INSERT OR REPLACE INTO moving VALUES (?, ?, ?)", (self.source, chunk.what, chunk.through))
+        connection.executemany("INSERT OR IGNORE INTO moving VALUES (?, ?, ?)", chunk.notes)
+        connection.executemany("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", chunk.dead)
         account = transaction.account
-        transaction.dead_rows += len(self.dead)
-        transaction.dead_bytes += sum(row[2] for row in self.dead)
-        account.dead += len(self.dead)
-        account.rows_in += len(self.dead)
-        if self.dead:
-            account.last_id = self.dead[-1][0]
-        if self.account is not None:
+        transaction.dead_rows += len(chunk.dead)
+        transaction.dead_bytes += sum(row[2] for row in chunk.dead)
+        account.dead += len(chunk.dead)
+        account.rows_in += len(chunk.dead)
+        if chunk.dead:
+            account.last_id = chunk.dead[-1][0]
+        if chunk.account is not None:
             for name in COUNTERS:
-                setattr(account, name, getattr(account, name) + getattr(self.account, name))
+                setattr(account, name, getattr(account, name) + getattr(chunk.account, name))
 
 
 class _Moved(Struct, frozen=True, eq=False):
@@ -137,6 +175,8 @@ def _of_the_source() -> Iterator[None]:
 class Adoption:
     """One other file, whose lock we hold.
 
+    The two halves of a chunk are `next`, which is slow and needs neither our file nor its lock, and `arrive`.
+
     Args:
         file: The other file.
         lock: Its lock; `end` lets go of it.
@@ -146,7 +186,8 @@ class Adoption:
         self.file = file
         self._lock = lock
         self._source: Store | None = None
-        self._working = False
+        self._in_use = threading.Lock()
+        self._ended = False
         self._released = False
         self.rows = 0
         """Moved so far."""
@@ -154,78 +195,91 @@ class Adoption:
     def __repr__(self) -> str:
         return f"<Adoption of {self.file.name}, {self.rows} rows moved>"
 
-    def step(self, target: Store, last_id: int) -> bool:
-        """Move some rows; False when there is nothing left to do. Blocks.
+    def next(self, known: Known) -> Chunk | None:
+        """Delete what is in our file, and read what is to be there next; None: nothing is to be done now. Blocks.
+
+        Args:
+            known: What our file says of it at this moment.
+
+        Raises:
+            SourceFailed: The other file failed, or `end` was called.
+        """
+        try:
+            with self._in_use, _of_the_source():
+                return None if self._ended else self._next(known)
+        finally:
+            if self._ended:
+                self._let_go()
+
+    def _next(self, known: Known) -> Chunk | None:
+        if "account" in known.notes:
+            return self._remove()
+        source = self._open(known)
+        if source is None:
+            return None
+        if known.notes:
+            source.commit(Changes(extra=_Moved(known.notes.get("rows", 0), known.notes.get("dead", 0))))
+        rows = _read_rows(source.connection)
+        if rows:
+            return Chunk(what="rows", through=rows[-1].id, rows=rows)
+        dead = source.connection.execute(f"SELECT * FROM dead ORDER BY id LIMIT {CHUNK_ROWS}").fetchall()
+        if dead:
+            return Chunk(what="dead", through=dead[-1][0], dead=dead)
+        notes = source.connection.execute("SELECT * FROM moving").fetchall()
+        return Chunk(what="account", through=1, account=source.account, notes=notes)
+
+    def arrive(self, target: Store, last_id: int, chunk: Chunk) -> bool:
+        """Commit our half of a chunk; False when it was the last. Blocks.
 
         Args:
             target: Our file.
             last_id: The highest id that was given in it.
 
         Raises:
-            NotCommitted, CommitInDoubt, sqlite3.Error: Our file failed. Everything can go on from where it is.
-            SourceFailed: The other file failed.
+            NotCommitted, CommitInDoubt: Our file failed. Everything can go on from where it is.
         """
-        self._working = True
-        try:
-            return self._step(target, last_id)
-        finally:
-            self._working = False
-
-    def _step(self, target: Store, last_id: int) -> bool:
-        notes = self._notes(target)
-        if "account" in notes:
-            self._remove()
+        if chunk.what == "gone":
             target.commit(Changes(extra=_Forget(self.file.name)))
             return False
-        with _of_the_source():
-            source = self._open(target, known=bool(notes))
-            if source is None:
-                return False
-            if notes:
-                source.commit(Changes(extra=_Moved(notes.get("rows", 0), notes.get("dead", 0))))
-            changes = self._next(source, last_id)
-        target.commit(changes)
-        self.rows += len(changes.rows)
+        rows = [msgspec.structs.replace(row, id=last_id + 1 + index) for index, row in enumerate(chunk.rows)]
+        dead = [(last_id + 1 + index, *row[1:]) for index, row in enumerate(chunk.dead)]
+        chunk = msgspec.structs.replace(chunk, rows=rows, dead=dead)
+        target.commit(Changes(rows=rows, extra=_Arrived(self.file.name, chunk)))
+        self.rows += len(rows)
         return True
 
-    def _next(self, source: Store, last_id: int) -> Changes:
-        """The next chunk for our file: of rows, then of dead ones, then the account."""
-        rows = _read_rows(source.connection)
-        if rows:
-            ours = [msgspec.structs.replace(row, id=last_id + 1 + index) for index, row in enumerate(rows)]
-            return Changes(rows=ours, extra=_Arrived(source=self.file.name, what="rows", through=rows[-1].id))
-        dead = source.connection.execute(f"SELECT * FROM dead ORDER BY id LIMIT {CHUNK_ROWS}").fetchall()
-        if dead:
-            renumbered = [(last_id + 1 + index, *row[1:]) for index, row in enumerate(dead)]
-            return Changes(extra=_Arrived(source=self.file.name, what="dead", through=dead[-1][0], dead=renumbered))
-        notes = source.connection.execute("SELECT * FROM moving").fetchall()
-        return Changes(
-            extra=_Arrived(source=self.file.name, what="account", through=1, account=source.account, notes=notes)
-        )
-
-    def _remove(self) -> None:
-        with _of_the_source():
-            if self._source is not None:
-                self._source.close()
-                self._source = None
-            remove_spool(self.file)
-            self._lock.release(remove=True)
-            self._released = True
+    def _remove(self) -> Chunk | None:
+        # Who finds a file that names one that is gone takes it for one whose notes nobody has.
+        if any(_may_name(file, self.file.name) for file in spools_in(self.file.parent) if file != self.file):
+            return None
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        remove_spool(self.file)
+        self._lock.release(remove=True)
+        self._released = True
+        return Chunk(what="gone", through=1)
 
     def end(self) -> None:
-        """Close the other file and let go of its lock, unless an abandoned thread is still at work on it."""
-        if self._working or self._released:
+        """Close the other file and let go of its lock; an abandoned thread that is still at work on it does so itself,
+        at the end of what it is at."""
+        self._ended = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self._in_use.acquire(blocking=False):
             return
-        self._released = True
-        if self._source is not None:
-            with suppress(sqlite3.Error):
-                self._source.close()
-        self._lock.release()
+        try:
+            if not self._released:
+                self._released = True
+                if self._source is not None:
+                    with suppress(sqlite3.Error):
+                        self._source.close()
+                self._lock.release()
+        finally:
+            self._in_use.release()
 
-    def _notes(self, target: Store) -> dict[str, int]:
-        return dict(target.connection.execute("SELECT what, through FROM moving WHERE source = ?", (self.file.name,)))
-
-    def _open(self, target: Store, *, known: bool) -> Store | None:
+    def _open(self, known: Known) -> Store | None:
         """The source, with our claim in it; None: it is another file's to move."""
         if self._source is not None:
             return self._source
@@ -239,14 +293,24 @@ class Adoption:
             salvage(self.file)
             source = Store(str(self.file))
         self._source = source
-        ours = Path(target.path).name
         claim = claim_of(source.connection)
-        if claim != ours:
-            if claim is not None and self.file.with_name(claim).exists():
-                return None
-            # Whose notes nobody has: what is left may be in that file too, wherever it is.
-            source.commit(Changes(extra=_Claim(ours, maybe_twice=claim is not None and not known)))
+        stranger = claim not in (None, known.target, *known.inherited)
+        if stranger and self.file.with_name(str(claim)).exists():
+            return None
+        # Where nobody has the notes, what is left may be in another file too, wherever that is.
+        maybe_twice = not known.notes and (stranger or (claim is not None and known.notes_lost))
+        if claim != known.target or maybe_twice:
+            source.commit(Changes(extra=_Claim(known.target, maybe_twice)))
         return source
+
+
+def _may_name(file: Path, target: str) -> bool:
+    """Whether this file's rows are moved to that one; also where the file cannot be read now."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return claim_of(connection) == target
+    except sqlite3.Error:
+        return file.exists()
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -284,31 +348,38 @@ async def adopt_loop(writer: Writer, files: SpoolFiles, max_bytes: int) -> NoRet
 
     On cancellation: where a thread is abandoned in the middle of a chunk, the next process goes on from there.
     """
+    limiter = trio.CapacityLimiter(1)
     while True:
         found = await writer.use(lambda _: files.take_others(), lambda taken: taken)
         for file, lock in found or []:
             adoption = Adoption(file, lock)
             try:
-                await _adopt(adoption, writer, max_bytes)
+                await _adopt(adoption, writer, limiter, max_bytes)
+            except SourceFailed as error:
+                log.error("another process's spool cannot be adopted now", file=str(file), error=str(error))
             finally:
                 adoption.end()
+            if adoption.rows:
+                log.info("adopted another process's spool", file=str(file), rows=adoption.rows)
         await trio.sleep(ADOPT_EVERY_S)
 
 
-async def _adopt(adoption: Adoption, writer: Writer, max_bytes: int) -> None:
-    def step(store: Store) -> bool | SourceFailed:
-        if store.gauges.bytes >= max_bytes:
-            return False  # the rest when there is room
-        try:
-            return adoption.step(store, writer.last_id)
-        except SourceFailed as error:
-            return error
+async def _adopt(adoption: Adoption, writer: Writer, limiter: trio.CapacityLimiter, max_bytes: int) -> None:
+    def known_at(store: Store) -> Known | None:
+        # Full: the rest when there is room.
+        return Known.read(store, adoption.file.name) if store.gauges.bytes < max_bytes else None
 
-    while True:
-        more = await writer.use(step, lambda result: result)
-        if isinstance(more, SourceFailed):
-            log.error("another process's spool cannot be adopted now", file=str(adoption.file), error=str(more))
-        if more is not True:
+    def arrive(chunk: Chunk, store: Store) -> bool:
+        return adoption.arrive(store, writer.last_id, chunk)
+
+    more: bool | None = True
+    while more:
+        known = await writer.use(known_at, lambda found: found)
+        if known is None:
             break
-    if adoption.rows:
-        log.info("adopted another process's spool", file=str(adoption.file), rows=adoption.rows)
+        # Not in the writer's thread: opening and checking a big file takes seconds, and commits wait behind it.
+        chunk = await trio.to_thread.run_sync(adoption.next, known, abandon_on_cancel=True, limiter=limiter)
+        if chunk is None:
+            break
+        more = await writer.use(partial(arrive, chunk), bool)
+    await trio.to_thread.run_sync(adoption.end, abandon_on_cancel=True, limiter=limiter)

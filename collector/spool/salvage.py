@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 
 from collector.log import get_logger
-from collector.spool.schema import ATTEMPTED, HELD, ROW_COST_BYTES, Account, checksum, decode
+from collector.spool.schema import ATTEMPTED, HELD, NOTES_LOST, ROW_COST_BYTES, Account, checksum, decode
 from collector.spool.store import Store
 from kafka_client.wire.murmur2 import murmur2
 
@@ -144,10 +144,16 @@ def _copy(source: sqlite3.Connection, target: Store, damage: _Damage) -> None:
     for dead_row in _read(source, "dead", 1, _last_id(source, "dead"), damage):
         connection.execute("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", dead_row)
         dead += 1
-    for table in ("moving", "moved_to"):
-        with suppress(sqlite3.DatabaseError):
-            for found in source.execute(f"SELECT * FROM {table}").fetchall():
-                connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(found))})", found)
+    try:
+        for note in source.execute("SELECT * FROM moving").fetchall():
+            connection.execute("INSERT INTO moving VALUES (?, ?, ?)", note)
+    except sqlite3.DatabaseError as error:
+        damage.unreadable.append(f"moving: {error}")
+        connection.execute("INSERT OR IGNORE INTO moving VALUES (?, ?, ?)", NOTES_LOST)
+    with suppress(sqlite3.DatabaseError):
+        connection.executemany(
+            "INSERT INTO moved_to VALUES (?, ?)", source.execute("SELECT * FROM moved_to").fetchall()
+        )
     target.write_account(_balanced(account, saved, dead, len(damage.ids), last_id))
     connection.execute("COMMIT")
 

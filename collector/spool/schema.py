@@ -24,6 +24,7 @@ __all__ = [
     "ATTEMPTED",
     "CREATE",
     "HELD",
+    "NOTES_LOST",
     "READY",
     "ROW_COST_BYTES",
     "SCHEMA_VERSION",
@@ -45,6 +46,9 @@ ATTEMPTED: Final = 2
 
 ROW_COST_BYTES: Final = 64
 """What a row costs beside its payload: its narrow half, two cells, its part of the pages above and of free space."""
+
+NOTES_LOST: Final = ("", "lost", 1)
+"""A row of ``moving``: damage took others."""
 
 CREATE: Final = f"""
 CREATE TABLE rows (

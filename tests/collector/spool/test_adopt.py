@@ -2,8 +2,9 @@
 
 import os
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pytest
 import trio
 
 from collector.spool import DiskSpool, adopt, open_spool
-from collector.spool.adopt import Adoption
+from collector.spool.adopt import Adoption, Known
 from collector.spool.base import Stored
-from collector.spool.changes import Changes
+from collector.spool.changes import Changes, NewRow
 from collector.spool.files import Lock, holder_of
+from collector.spool.salvage import salvage
+from collector.spool.schema import ATTEMPTED, READY, encode
 from collector.spool.store import Store
 from tests.collector.spool.rows import config_of, row, take_all
 
@@ -118,6 +121,12 @@ def adoption_of(file: Path) -> Adoption:
     return Adoption(file, lock)
 
 
+def step(adoption: Adoption, target: Store) -> bool:
+    """One chunk, both halves of it."""
+    chunk = adoption.next(Known.read(target, adoption.file.name))
+    return chunk is not None and adoption.arrive(target, target.account.last_id, chunk)
+
+
 @pytest.mark.parametrize("steps", range(7))
 @pytest.mark.parametrize("between", [False, True])
 async def test_a_crash_at_any_step_neither_loses_nor_doubles(
@@ -129,12 +138,12 @@ async def test_a_crash_at_any_step_neither_loses_nor_doubles(
     adoption = adoption_of(tmp_path / "b.sqlite3")
     more = True
     for _ in range(steps):
-        more = adoption.step(target, target.account.last_id)
+        more = step(adoption, target)
     assert more == (steps < 6)
     if between and more:
         monkeypatch.setattr(target, "commit", crash)
         with pytest.raises(Crash):
-            adoption.step(target, target.account.last_id)
+            step(adoption, target)
     adoption.end()
     target.close()
     async with open_spool(config_of(tmp_path), node="c") as spool:
@@ -146,7 +155,7 @@ async def test_a_half_moved_file_is_nobodys_own_and_waits_for_the_file_that_has_
     await two_files(tmp_path)
     target = Store(str(tmp_path / "b.sqlite3"))
     adoption = adoption_of(tmp_path / "a.sqlite3")
-    assert adoption.step(target, target.account.last_id)  # all of a is in b too, and a is the first by name
+    assert step(adoption, target)  # all of a is in b too, and a is the first by name
     adoption.end()
     target.close()
     async with open_spool(config_of(tmp_path), node="c") as spool:
@@ -159,7 +168,7 @@ async def test_without_the_notes_what_may_be_twice_is_marked(tmp_path: Path) -> 
     await two_files(tmp_path)
     target = Store(str(tmp_path / "a.sqlite3"))
     adoption = adoption_of(tmp_path / "b.sqlite3")
-    assert adoption.step(target, target.account.last_id)
+    assert step(adoption, target)
     adoption.end()
     target.close()
     (tmp_path / "a.sqlite3").unlink()
@@ -195,3 +204,103 @@ async def test_a_full_spool_adopts_when_there_is_room(tmp_path: Path) -> None:
         await spool.gone([stored.id for stored in await take_all(spool)], "replayed")
         await until(lambda: spool.statistics().rows > 0)
         assert spool.statistics().difference == 0
+
+
+def states(target: Store) -> list[int]:
+    return [state for (state,) in target.connection.execute("SELECT state FROM rows ORDER BY id")]
+
+
+def file_with(path: Path, count: int) -> Path:
+    payload = encode(row().record, "app")
+    rows = [
+        NewRow(id=1 + n, state=READY, key_hash=None, size=len(payload), stored_at_ms=1, payload=payload)
+        for n in range(count)
+    ]
+    with closing(Store(str(path))) as made:
+        made.commit(Changes(rows=rows))
+    return path
+
+
+def adopt_all(names: Sequence[str], target: Store) -> None:
+    for name in names:
+        adoption = adoption_of(Path(target.path).with_name(name))
+        while step(adoption, target):
+            pass
+        adoption.end()
+
+
+def test_the_heir_of_a_file_that_died_adopting_leaves_no_second_copy_without_a_mark(tmp_path: Path) -> None:
+    a = file_with(tmp_path / "a.sqlite3", 5)
+    with closing(Store(str(tmp_path / "b.sqlite3"))) as b:
+        adoption = adoption_of(a)
+        assert step(adoption, b)  # killed before a's half: a's rows are in both
+        adoption.end()
+    with closing(Store(str(tmp_path / "x.sqlite3"))) as x, closing(Store(str(tmp_path / "y.sqlite3"))) as y:
+        adopt_all(["a.sqlite3", "b.sqlite3"], x)
+        adopt_all(["a.sqlite3", "b.sqlite3"], y)  # x lives, and y looks first
+        assert (states(x), states(y)) == ([READY] * 5, [])
+        adopt_all(["a.sqlite3", "b.sqlite3"], x)
+        assert states(x) == [READY] * 5
+        assert x.account.rows_in == 5
+        adopt_all(["b.sqlite3"], x)
+        assert spools(tmp_path) == ["x.sqlite3", "y.sqlite3"]
+        assert x.connection.execute("SELECT * FROM moving WHERE what != 'rows'").fetchall() == []
+
+
+def test_a_salvage_that_loses_the_notes_leaves_no_second_copy_without_a_mark(tmp_path: Path) -> None:
+    b = file_with(tmp_path / "b.sqlite3", 5)
+    a = tmp_path / "a.sqlite3"
+    with closing(Store(str(a))) as target:
+        adoption = adoption_of(b)
+        assert step(adoption, target)  # killed before b's half
+        adoption.end()
+        (page,) = target.connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'moving'").fetchone()
+    with a.open("r+b") as stream:
+        stream.seek((page - 1) * 4096)
+        stream.write(b"\xff" * 4096)
+    salvage(a)
+    with closing(Store(str(a))) as target:
+        adopt_all(["b.sqlite3"], target)
+        assert states(target) == [ATTEMPTED] * 10
+    assert spools(tmp_path) == ["a.sqlite3"]
+
+
+def test_an_adoption_that_ends_while_a_thread_is_at_it_is_let_go_of_by_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is held as long as the thread writes, and no longer."""
+    file = file_with(tmp_path / "b.sqlite3", 5)
+    adoption = adoption_of(file)
+
+    def end_meanwhile(connection: sqlite3.Connection) -> None:
+        adoption.end()
+        assert Lock.take(file, HOLDER) is None
+
+    monkeypatch.setattr(adopt, "check", end_meanwhile)
+    with closing(Store(str(tmp_path / "a.sqlite3"))) as target:
+        adoption.next(Known.read(target, file.name))
+        lock = Lock.take(file, HOLDER)
+        assert lock is not None
+        lock.release()
+        assert adoption.next(Known.read(target, file.name)) is None
+
+
+async def test_commits_do_not_wait_for_the_check_of_a_big_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file_with(tmp_path / "b.sqlite3", 5)
+    checked = threading.Event()
+    checking = threading.Event()
+
+    def slow_check(connection: sqlite3.Connection) -> None:
+        checking.set()
+        assert checked.wait(20)
+
+    monkeypatch.setattr(adopt, "check", slow_check)
+    file_with(tmp_path / "a.sqlite3", 0)
+    async with open_spool(config_of(tmp_path), node="c") as spool:
+        await until(checking.is_set)
+        with trio.fail_after(10):
+            await store(spool, b"live", 3)
+        assert spool.statistics().rows == 3
+        checked.set()
+        await until(lambda: spools(tmp_path) == ["a.sqlite3"])
+        assert spool.statistics().rows == 8

@@ -11,9 +11,8 @@ What a failure means for the rows of its commit:
 
 - Before COMMIT: the transaction was rolled back. They are refused.
 - In COMMIT: the log may have all of its frames, and the next opening may find them although SQLite reported an error.
-  So the file is opened anew, and its account is asked. The commit is not there: it never can be any more, and its rows
-  are refused. It is there: copying the log into the file synchronises it again, and when that works they are stored.
-  Until one of the two is known their outcome stays unknown.
+  So the file is opened anew, and asked for these rows (`collector.spool.doubt`). Those that are not there never can be
+  any more, and are refused; those that are there are stored. Until that is known their outcome stays unknown.
 
 Steps (`gone`, `back`, …) are not refused: they wait for the next commit that works. The file says at worst that a row
 is attempted that was delivered, and then its replay says ``maybe-duplicate: 1``.
@@ -23,17 +22,17 @@ the file cannot say.
 """
 
 import math
-import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import trio
 
 from collector.log import get_logger
-from collector.spool.base import BUCKETS, Refused, Stored
+from collector.spool.base import BUCKETS, Refused
 from collector.spool.changes import Changes, CommitInDoubt, Kill, Leave, NewRow, NotCommitted, Return, Step
+from collector.spool.doubt import Doubt, settle
 from collector.spool.opener import Opener, close, commit_in_need, open_again, probe
 from collector.spool.receipt import STORED, PendingRow, Stage
 from collector.spool.schema import HELD, READY
@@ -106,8 +105,8 @@ class Writer:
         self._broken: Store | None = None
         self._said: Kind | None = None
         """What the log said last."""
-        self._doubted: tuple[int, int] | None = None
-        """The number of the commit that is in doubt, and the refusals it counts; its rows are in ``_taken``."""
+        self._doubt: Doubt | None = None
+        """The commit that is in doubt; its rows are in ``_taken``."""
         self._began: float | None = None
         self._wake = trio.Event()
         self._next_try = -math.inf
@@ -194,12 +193,13 @@ class Writer:
             if self.store is None:
                 return None
             store = self.store
+            doubt = Doubt.of(store, 0)
             try:
                 result = await self._call(fn, store)
                 self.last_id = max(self.last_id, store.account.last_id)
                 return then(result)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
-                self._fail(error)
+                self._fail(error, doubt)
                 return None
 
     async def _call(self, fn: Callable[..., T], *args: object) -> T:
@@ -271,6 +271,7 @@ class Writer:
             steps = [step for each in waiting for step in each.steps]
             refused = self.refused_unsaved
             changes = Changes(rows=[_new_row(row) for row in rows], steps=steps, refused=refused)
+            doubt = Doubt.of(store, refused)
             began = self._began = time.perf_counter()
             try:
                 if self.trouble is None:
@@ -279,11 +280,9 @@ class Writer:
                     await self._call(commit_in_need, self._opener, store, changes)
             except (NotCommitted, CommitInDoubt) as error:
                 self._steps.extendleft(reversed(waiting))
-                if isinstance(error, CommitInDoubt):
-                    self._doubted = store.account.commits + 1, refused
-                self._fail(error)
+                self._fail(error, doubt)
                 if isinstance(error, NotCommitted):
-                    self._end_taken(self.refusal())
+                    self._end_taken()
                 return
             finally:
                 self._began = None
@@ -291,7 +290,7 @@ class Writer:
             self.refused_unsaved -= refused
             self._untidy_bytes += sum(row.size for row in rows) + STEP_BYTES * sum(map(_rows_of, steps)) + 1
             self._committed(steps)
-            self._end_taken(STORED)
+            self._end_taken(row.id for row in rows)
             for each in waiting:
                 each.done.set()
 
@@ -313,12 +312,13 @@ class Writer:
         self._steps.clear()
         return rows, waiting
 
-    def _end_taken(self, outcome: Stored | Refused) -> None:
+    def _end_taken(self, stored_ids: Iterable[int] = ()) -> None:
         rows, self._taken = self._taken, []
+        stored, refusal = set(stored_ids), self.refusal()
         for row in rows:
             self._count(row, -1)
-            row.end(outcome)
-            if outcome is not STORED:
+            row.end(STORED if row.id in stored else refusal)
+            if row.id not in stored:
                 self.refused_unsaved += 1
             elif row.resolution is not None:
                 row.stage = Stage.ENDED
@@ -347,17 +347,19 @@ class Writer:
         else:
             await trio.lowlevel.checkpoint()
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException, doubt: Doubt | None = None) -> None:
         """It does not work now: say so, refuse, and decide what may work next."""
+        if isinstance(error, CommitInDoubt):
+            self._doubt = self._doubt or doubt
         trouble = self.trouble = explain(error, self._opener.path)
         news = trouble.kind is not self._said
         if news:
             self._said = trouble.kind
             log.error("the spool does not work; events go to Kafka alone", problem=trouble.problem)
         # Nothing is wrong with the open file if it is merely full or locked and nothing is in doubt.
-        if trouble.kind not in (Kind.FULL, Kind.LOCKED) or self._doubted is not None:
+        if trouble.kind not in (Kind.FULL, Kind.LOCKED) or self._doubt is not None:
             self._broken, self.store = self.store or self._broken, None
-        at_once = news and (self._doubted is not None or trouble.kind is Kind.DAMAGED)
+        at_once = news and (self._doubt is not None or trouble.kind is Kind.DAMAGED)
         self._next_try = trio.current_time() + (0 if at_once else RETRY_S)
         self._can_step = news and self.store is not None and trouble.kind is Kind.FULL
         self._refuse_pending()
@@ -371,8 +373,8 @@ class Writer:
             try:
                 self.store = await self._call(open_again, self._opener, self.store, broken, damaged)
                 self.last_id = max(self.last_id, self.store.account.last_id)
-                if self._doubted is not None:
-                    await self._settle_doubt(self.store)
+                if self._doubt is not None:
+                    await self._settle(self.store, self._doubt)
                 await self._call(probe, self._opener, self.store)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
                 self._fail(error)
@@ -382,20 +384,12 @@ class Writer:
             finally:
                 self.first_try.set()
 
-    async def _settle_doubt(self, store: Store) -> None:
-        assert self._doubted is not None
-        number, refused = self._doubted
-        if store.account.commits < number:
-            # A commit now writes over its frames, should there be any: from then on it is proved.
-            await self._call(store.commit, Changes())
-            self._doubted = None
-            self._end_taken(self.refusal())
-        elif await self._call(store.copied):
-            self._doubted = None
-            self.refused_unsaved -= refused
-            self._end_taken(STORED)
-        else:
-            raise sqlite3.OperationalError("a commit is in doubt, and the log cannot be copied into the file")
+    async def _settle(self, store: Store, doubt: Doubt) -> None:
+        stored = await self._call(settle, store, doubt, [row.id for row in self._taken])
+        self._doubt = None
+        if store.account.refused >= doubt.refused_total:
+            self.refused_unsaved -= doubt.refused
+        self._end_taken(stored)
 
     def _work_again(self) -> None:
         self.trouble = None

@@ -14,7 +14,7 @@ import trio
 
 from collector.spool import DiskSpool, open_spool, spool, writer
 from collector.spool.base import Refused, Selection, Stored, StoredRow
-from collector.spool.changes import Changes, CommitInDoubt, NotCommitted
+from collector.spool.changes import Changes, NotCommitted
 from collector.spool.files import holder_of
 from collector.spool.store import Store
 from kafka_client.outcome import NotSent
@@ -355,29 +355,3 @@ async def test_emptied_spool_gives_its_disk_space_back(tmp_path: Path) -> None:
         await opened.gone([stored.id for stored in await take_all(opened)], "replayed")
         await until(lambda: file_in(tmp_path).stat().st_size < 100_000)
         assert opened.statistics().bytes == 0
-
-
-@pytest.mark.parametrize(("there", "told"), [(True, Stored), (False, Refused)])
-async def test_commit_in_doubt_is_settled_by_what_the_file_says_when_it_is_opened_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, told: type
-) -> None:
-    really = Store.commit
-    doubts = iter([True])
-
-    def commit(self: Store, changes: Changes) -> None:
-        if changes.rows and next(doubts, False):
-            if there:
-                really(self, changes)
-                self.account.commits -= 1  # as it is in memory when COMMIT reports an error
-            raise CommitInDoubt("disk I/O error")
-        really(self, changes)
-
-    async with open_spool(config_of(tmp_path), node="n") as opened:
-        monkeypatch.setattr(Store, "commit", commit)
-        (outcome,) = await store(opened, [b"in doubt"])
-        assert isinstance(outcome, told)
-        await until(lambda: opened.statistics().state == "ok")
-        assert await store(opened, [b"after"]) == [Stored()]
-        assert await values_of(opened) == ([b"in doubt", b"after"] if there else [b"after"])
-        statistics = opened.statistics()
-        assert (statistics.difference, statistics.pending_rows, statistics.pending_bytes) == (0, 0, 0)

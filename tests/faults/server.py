@@ -5,6 +5,7 @@ Owns: their processes, the highest memory of each, the collector's own books. Re
 Invariant: when the nursery that was given here ends, every process that was started has been waited for.
 """
 
+import json
 import os
 import re
 import sys
@@ -185,7 +186,7 @@ class Collector(_Memory):
         On cancellation: the books of this moment are still to be asked for (`books`).
         """
         while True:
-            sources: dict[str, Any] = (await self.process.now.stats())["sources"]
+            sources = await self._sources()
             producer = sources["producer"]
             held = sum(producer[name] for name in ("queue_bytes", "waiting_bytes", "in_flight_bytes", "waiters"))
             spool = sources.get("spool", {})
@@ -193,9 +194,15 @@ class Collector(_Memory):
                 return await self.books()
             await trio.sleep(0.2)
 
+    async def _sources(self) -> dict[str, Any]:
+        # A connection of its own: one that was idle for as long as a row takes has been closed.
+        async with open_http(self.process.now.admin) as http:
+            found: dict[str, Any] = json.loads((await http.request("GET", "/debug/stats")).body)["sources"]
+        return found
+
     async def books(self) -> Books:
         """What it says now."""
-        sources: dict[str, Any] = (await self.process.now.stats())["sources"]
+        sources = await self._sources()
         async with open_http(self.process.now.admin) as http:
             metrics = (await http.request("GET", "/metrics")).body.decode()
         return Books(differences=self._differences(metrics), spool_rows=int(sources.get("spool", {}).get("rows", 0)))

@@ -8,7 +8,7 @@ that were adopted; nothing that goes wrong with the disk raises.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from collector.spool.base import BUCKETS, Gone, Refused, Selection, SpoolRow, Sp
 from collector.spool.changes import Kill, Leave, MarkAttempted, Return, Step
 from collector.spool.dead import Discard, Revive
 from collector.spool.files import MemoryFile, SpoolFiles
+from collector.spool.fill_log import FillLog
 from collector.spool.gauges import Gauges
 from collector.spool.opener import Opener
 from collector.spool.operator import Choice, Chosen, Done, choose
@@ -28,7 +29,7 @@ from collector.spool.receipt import PendingRow, SpoolReceipt
 from collector.spool.schema import ROW_COST_BYTES, Account, encode
 from collector.spool.select import NO_SKIP, Selected, select
 from collector.spool.store import Store
-from collector.spool.writer import Writer
+from collector.spool.writer import Pushed, Writer
 
 __all__ = ["DiskSpool", "open_spool"]
 
@@ -104,6 +105,8 @@ class DiskSpool:
         self._skip = NO_SKIP
         self._skip_of: Store | None = None
         self._full = False
+        self._fill_log = FillLog(max_bytes)
+        self._clock = trio.lowlevel.current_clock()
         self._last: Store | None = None
         self._p99 = (-1, 0.0)
 
@@ -135,6 +138,7 @@ class DiskSpool:
                 or writer.pending_bytes + size > PENDING_MAX_BYTES
             ):
                 self._full = True
+                self._fill_log.refused += 1
                 writer.refused_unsaved += 1
                 receipt.refuse(index, FULL)
                 continue
@@ -208,29 +212,36 @@ class DiskSpool:
     async def drop(self, choice: Choice) -> Done | None:
         """Out of the file, as dropped; what the replay has stays. None: the file cannot be used now.
 
-        On cancellation: all the same.
+        On cancellation: nothing is dropped, or all of it, as soon as the disk lets it.
         """
-        chosen = await self.writer.use(lambda store: choose(choice, store.connection), self._put_aside)
-        if chosen is None:
-            return None
-        for step in chosen.dropping():
-            await self.writer.step(step)
-        return chosen.done()
+
+        def order(chosen: Chosen) -> tuple[Chosen, list[Pushed]]:
+            # In work, so that the replay does not take it meanwhile; and at once in steps, which no cancellation stops.
+            chosen = chosen.without(self._in_work)
+            self._in_work.update(dict.fromkeys(chosen.rows))
+            return chosen, [self.writer.push(step) for step in chosen.dropping()]
+
+        return await self._carried_out(choice, order)
 
     async def revive(self) -> Done | None:
-        """Dead rows become rows again. None: the file cannot be used now. On cancellation: all the same."""
-        chosen = await self.writer.use(lambda store: choose(Choice(dead=True), store.connection), lambda found: found)
-        if chosen is None:
-            return None
-        for step in chosen.reviving():
-            await self.writer.step(step)
-        return chosen.done()
+        """Dead rows become rows again. None: the file cannot be used now.
 
-    def _put_aside(self, chosen: Chosen) -> Chosen:
-        """What is about to leave is in work, so that the replay does not take it meanwhile."""
-        chosen = chosen.without(self._in_work)
-        self._in_work.update(dict.fromkeys(chosen.rows))
-        return chosen
+        On cancellation: none does, or all do, as soon as the disk lets them.
+        """
+
+        def order(chosen: Chosen) -> tuple[Chosen, list[Pushed]]:
+            return chosen, [self.writer.push(step) for step in chosen.reviving()]
+
+        return await self._carried_out(Choice(dead=True), order)
+
+    async def _carried_out(self, choice: Choice, order: Callable[[Chosen], tuple[Chosen, list[Pushed]]]) -> Done | None:
+        ordered = await self.writer.use(lambda store: choose(choice, store.connection), order)
+        if ordered is None:
+            return None
+        chosen, pushed = ordered
+        for each in pushed:
+            await each.done.wait()
+        return chosen.done()
 
     def _committed(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -258,8 +269,10 @@ class DiskSpool:
         """One reading; no SQL."""
         writer, gauges = self.writer, self._gauges()
         account = Account() if self._last is None else self._last.account
-        if self._full and gauges.bytes + writer.pending_bytes < NO_LONGER_FULL * self._max_bytes:
+        used_bytes = gauges.bytes + writer.pending_bytes
+        if self._full and used_bytes < NO_LONGER_FULL * self._max_bytes:
             self._full = False
+        self._fill_log.look(self._clock.current_time(), full=self._full, rows=gauges.rows, used_bytes=used_bytes)
         problem = writer.problem
         if not problem and self._full:
             problem = f"{self._files.path}: {gauges.bytes} of [spool] max_bytes = {self._max_bytes} are used"

@@ -40,7 +40,7 @@ from collector.spool.store import Store
 from collector.spool.trouble import CAUSES, Kind, Trouble, explain
 from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
 
-__all__ = ["GROUP_BYTES", "RETRY_S", "Writer"]
+__all__ = ["GROUP_BYTES", "RETRY_S", "Pushed", "Writer"]
 
 log = get_logger("spool")
 
@@ -65,6 +65,9 @@ TIDY_AGAIN_S = 0.05
 STEP_BYTES = 512
 """What a step writes for each of its rows, about."""
 
+STEP_ROWS = 10_000
+"""In the steps of one commit, unless one of them has more: some 100 ms on a slow disk."""
+
 COMMITS_KEPT = 1000
 """For the 99th percentile."""
 
@@ -72,7 +75,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class _Waiting:
+class Pushed:
     """Steps that belong together, and who waits for their commit."""
 
     __slots__ = ("done", "steps")
@@ -80,6 +83,11 @@ class _Waiting:
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
         self.done = trio.Event()
+
+    @property
+    def rows(self) -> int:
+        """How many rows they change."""
+        return sum(map(_rows_of, self.steps))
 
 
 class Writer:
@@ -100,7 +108,7 @@ class Writer:
         self.trouble: Trouble | None = Trouble(Kind.DISK, f"{opener.path}: not open yet")
         self._pending: deque[PendingRow] = deque()
         self._ended_pending = 0
-        self._steps: deque[_Waiting] = deque()
+        self._steps: deque[Pushed] = deque()
         self._taken: list[PendingRow] = []
         self._broken: Store | None = None
         self._said: Kind | None = None
@@ -153,14 +161,15 @@ class Writer:
 
     def resolved(self, row: PendingRow, outcome: Outcome) -> None:
         """`RowWatcher`: the batch of a stored row has ended."""
-        self._push([_step_of(row.id, outcome)])
+        self.push(_step_of(row.id, outcome))
 
     async def step(self, *steps: Step) -> None:
         """Have them committed, together. On cancellation: they are committed all the same, some time."""
-        await self._push(steps).done.wait()
+        await self.push(*steps).done.wait()
 
-    def _push(self, steps: Sequence[Step]) -> _Waiting:
-        waiting = _Waiting(steps)
+    def push(self, *steps: Step) -> Pushed:
+        """Have them committed, together, some time; synchronous."""
+        waiting = Pushed(steps)
         self._steps.append(waiting)
         self._wake.set()
         return waiting
@@ -294,7 +303,7 @@ class Writer:
             for each in waiting:
                 each.done.set()
 
-    def _take(self) -> tuple[list[PendingRow], list[_Waiting]]:
+    def _take(self) -> tuple[list[PendingRow], list[Pushed]]:
         rows: list[PendingRow] = []
         size = 0
         while self._pending and (not rows or size + self._pending[0].size <= GROUP_BYTES):
@@ -308,9 +317,15 @@ class Writer:
             rows.append(row)
             size += row.size
         self._taken = rows
-        waiting = list(self._steps)
-        self._steps.clear()
-        return rows, waiting
+        return rows, self._take_steps()
+
+    def _take_steps(self) -> list[Pushed]:
+        waiting: list[Pushed] = []
+        count = 0
+        while self._steps and (not waiting or count + self._steps[0].rows <= STEP_ROWS):
+            waiting.append(self._steps.popleft())
+            count += waiting[-1].rows
+        return waiting
 
     def _end_taken(self, stored_ids: Iterable[int] = ()) -> None:
         rows, self._taken = self._taken, []

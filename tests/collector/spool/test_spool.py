@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.lowlevel
 
 from collector.config import Config
 from collector.spool import open_spool
 from collector.spool.base import BUCKETS, Decided, Refused, Selection, Stored
+from collector.spool.operator import Choice
 from collector.spool.schema import ROW_COST_BYTES, decode, encode
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, TopicPartition, Unknown
 from tests.collector.spool.rows import config_of, row, take_all, values_of
@@ -289,3 +291,28 @@ async def test_by_key_a_row_of_a_partition_left_out_blocks_its_bucket_alone(
         assert [stored.record.value for stored in await spool.take(selection)] == [b"2"]
         assert await spool.take(selection) == []
         assert [stored.record.value for stored in await spool.take(replace(selection, without=()))] == [b"1", b"3"]
+
+
+async def test_a_drop_whose_client_hangs_up_leaves_no_rows_behind(
+    memory: Config, autojump_clock: trio.testing.MockClock
+) -> None:
+    """More rows than two commits drop; cancelled in the first."""
+    async with open_spool(memory, node="n") as spool:
+        await spool.submit([row(key=b"%d" % number) for number in range(22_000)]).wait()
+        commits = spool.statistics().commits_total
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                async def hang_up() -> None:
+                    while not spool.statistics().dropped_total:  # the moment between two commits
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                nursery.start_soon(hang_up)
+                await spool.drop(Choice(rows=True))
+        assert scope.cancelled_caught
+        await trio.sleep(5)
+        statistics = spool.statistics()
+        assert (statistics.dropped_total, statistics.rows, statistics.difference) == (22_000, 0, 0)
+        assert statistics.commits_total >= commits + 3
+        assert not spool._in_work

@@ -219,6 +219,12 @@ def _spool(config: Config) -> Iterator[Problem]:
     spool, limits = config.spool, config.limits
     if spool.path is None:
         return
+    if config.deadlines.spool_s == 0:
+        yield (
+            "deadlines.spool_s",
+            "is 0, so that no event could go to the spool at spool.path; expected more than 0, or no spool: "
+            '[spool] path = ""',
+        )
     for name in ("max_bytes", "replay_bytes"):
         value = getattr(spool, name)
         if value < limits.event_bytes:

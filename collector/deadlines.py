@@ -307,6 +307,4 @@ class DeadlineChain:
 def _share_of_the_disk(config: Config) -> str:
     if config.spool.path is None:
         return "Kafka's, since there is no spool"
-    if config.deadlines.spool_s == 0:
-        return "nothing: events never go to the spool"
     return "for a commit to the spool, which waits for two at most"

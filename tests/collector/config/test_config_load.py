@@ -161,6 +161,7 @@ def test_environment_of_others_is_left_alone() -> None:
         ("[spool]\nmax_bytes = 1000", "spool.max_bytes", "at least limits.event_bytes (1000000), got 1000"),
         ("[spool]\nreplay_bytes = 1000", "spool.replay_bytes", "at least limits.event_bytes"),
         ("[spool]\nreplay_bytes = 100_000_000", "spool.replay_bytes", "at most limits.queue_bytes (67108864)"),
+        ("[deadlines]\nspool_s = 0", "deadlines.spool_s", '[spool] path = ""'),
         ("[workers]\ncount = 2", "workers.count", "expected 1, got 2"),
         ("[keys]\nopen = 'yes'", "keys.open", "expected true or false"),
         ("[keys]\nshop = 'w'", "keys.shop", "[keys.shop] with write_keys"),

@@ -28,7 +28,7 @@ what was evicted is only ever sent again.
 import math
 import secrets
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -218,6 +218,11 @@ class RetryMemory:
             state = max(0, state - 1)
         self._young[entry] = body | state
 
+    def _others(self, entry: int, body: int) -> bool:
+        """Whether one sending in work is not all there is of this event."""
+        value = self._get(entry)
+        return value is not None and value & _BODY == body and value & _STATE != 1
+
     def _make_room(self, coming: int) -> None:
         """Age the generations, so that ``coming`` more entries may be written to the young one."""
         now = self._clock()
@@ -291,6 +296,10 @@ class Claim(Struct, frozen=True, eq=False, gc=False):
         self._memory._make_room(len(self._entries))
         for index, status in enumerate(statuses):
             self.resolved(index, status)
+
+    def repeated(self, indices: Iterable[int]) -> set[int]:
+        """Those of these, still in work, of which other sendings are in doubt or settled."""
+        return {index for index in indices if self._memory._others(self._entries[index], self._bodies[index])}
 
     def resolved(self, index: int, status: Status) -> None:
         """One event that was answered as unknown has its end now; again unknown changes nothing."""

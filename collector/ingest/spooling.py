@@ -11,7 +11,7 @@ going there → as Kafka left it, not sent or unknown. Taken by the writer and n
 batch turned out to be delivered meanwhile.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from collector.ingest.record import MAYBE_DUPLICATE
@@ -38,7 +38,7 @@ class SpoolLike(Protocol):
 class Rows:
     """The rows of one request. An event is named by its place among the request's events."""
 
-    __slots__ = ("_app", "_ended", "_events", "_late", "_receipts", "_rows", "_spool", "_told_unknown")
+    __slots__ = ("_app", "_ended", "_events", "_late", "_receipts", "_rows", "_sealed", "_spool", "_told_unknown")
 
     def __init__(self, spool: SpoolLike, app: str, late: LateWord) -> None:
         self._spool = spool
@@ -48,6 +48,8 @@ class Rows:
         self._rows: dict[int, tuple[Receipt, int]] = {}
         self._ended: dict[int, Outcome] = {}
         self._events: Sequence[int] = ()
+        self._sealed: set[int] = set()
+        """Those that Kafka left Unknown: the end of their batch will be told."""
         self._told_unknown: set[int] = set()
 
     def __repr__(self) -> str:
@@ -79,14 +81,27 @@ class Rows:
         for event in events:
             del self._rows[event]
 
-    def catch(self, events: Sequence[int], outcomes: Sequence[Outcome | None], records: Sequence[Record]) -> None:
+    def catch(
+        self,
+        events: Sequence[int],
+        outcomes: Sequence[Outcome | None],
+        records: Sequence[Record],
+        repeated: Collection[int] = (),
+    ) -> None:
         """Submit what Kafka did not take in its share of the time; ``events`` names the event of each outcome.
 
-        To be called when the hold is registered: what has been resolved since is not submitted, or not held.
+        Those ``repeated`` were sent again meanwhile: the other copy may be in the log before this one.
+
+        To be called when the hold is registered: what has been resolved since is not submitted, or not held. And again,
+        when more has been taken back: what has a row is passed over.
         """
         plain: dict[int, Record] = {}
         held: list[int] = []
         for event, outcome in zip(events, outcomes, strict=True):
+            if event in self._rows:
+                continue
+            if isinstance(outcome, Unknown):
+                self._sealed.add(event)
             match self._ended.get(event, outcome):
                 case NotSent() as not_sent if status_of(not_sent) is not Status.REJECTED:
                     plain[event] = records[event]
@@ -97,6 +112,8 @@ class Rows:
                     held.append(event)
                 case _:
                     pass
+        for event in plain.keys() & repeated:
+            plain[event] = _marked(plain[event])
         if plain:
             self.submit(plain, held)
 
@@ -214,7 +231,7 @@ class Rows:
                     if event in self._ended:
                         self._told_unknown.discard(event)
                         self._late(event, self._ended[event])
-                    elif event not in self._events:
+                    elif event not in self._sealed:
                         self._told_unknown.discard(event)
                         self._late(event, NotSent(reason))
                 case Decided(outcome):

@@ -1,12 +1,13 @@
 """Which way each event takes: to Kafka, or to the disk at once.
 
-Owns: the choice for each record, the detour of records without a key, the order of a key's events. Refuses to know: why
-a partition is diverted, what becomes of an event on its way.
+Owns: the choice for each record, the detour of records without a key. Refuses to know: why a partition is diverted,
+what becomes of an event on its way.
 """
 
 from collections.abc import Callable, Sequence
 
 from collector.ingest.diversion import Diversion
+from collector.ingest.key_order import KeyOrder, bucket_of
 from collector.ingest.shares import KafkaShares
 from collector.ingest.spooling import SpoolLike
 from collector.spool.base import BUCKETS
@@ -30,7 +31,7 @@ class Ways:
         self.diversion = diversion
         self.rows_came: Callable[[], object] = _nothing
         """Called when rows were committed."""
-        self._by_key = by_key
+        self.order = KeyOrder() if by_key else None
 
     def __repr__(self) -> str:
         return f"<Ways {'open' if self.open else 'to Kafka alone'}, {self.diversion!r}>"
@@ -43,11 +44,11 @@ class Ways:
     def look(self) -> bool:
         """Whether there may be anything to choose; to be called for each request, with an event at hand."""
         active = self.diversion.look()
-        return active or (self._by_key and self.diversion.open)
+        return active or self.order is not None
 
     def diverted(self, records: Sequence[Record]) -> list[int]:
         """The places of those that go to the spool at once."""
-        diversion, by_key, busy = self.diversion, self._by_key, self.spool.busy_bucket
+        diversion, by_key, busy = self.diversion, self.order is not None, self.spool.busy_bucket
         active = diversion.active
         places = []
         for place, record in enumerate(records):
@@ -55,6 +56,13 @@ class Ways:
             if (active and diversion.is_diverted(hashed)) or (by_key and hashed is not None and busy(hashed % BUCKETS)):
                 places.append(place)
         return places
+
+    def bound(self, record: Record) -> bool:
+        """Whether it may not go to Kafka even if the spool refuses it: it would overtake rows of its key."""
+        if self.order is None:
+            return False
+        bucket = bucket_of(record)
+        return bucket is not None and self.spool.busy_bucket(bucket)
 
     def around(self, records: Sequence[Record]) -> Sequence[Record]:
         """The records for Kafka; those without a key are told a partition that is not diverted."""

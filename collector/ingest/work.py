@@ -12,7 +12,8 @@ that lands in the same tick as the deadline still counts, and then the cancellat
 
 An event that waits unsealed while its partition becomes diverted waits on to the end of Kafka's share. Taking it to the
 disk at once would make the answers of an outage's first second quicker; and it would turn each pause of a broker
-between one and three seconds into writes, and cost a list of all that waits.
+between one and three seconds into writes, and cost a list of all that waits. With ``order = "key"`` there is that list
+(`collector.ingest.key_order`), and it goes there before the next event of its key.
 """
 
 from collections.abc import Sequence
@@ -115,7 +116,7 @@ class Work:
             self._delivery = ingest.producer.delivery(records)
             return
         diverted = ways.diverted(records) if ways.look() else ()
-        if not ways.open:
+        if not ways.open and ways.order is None:
             self._delivery = ingest.producer.delivery(records)
             return
         self._records = records
@@ -124,16 +125,24 @@ class Work:
             if not records:
                 return
         delivery = self._delivery = ingest.producer.delivery(records)
+        if ways.order is not None:
+            ways.order.enter(self, records)
         if not delivery.unsettled:
             # Refused at once, for want of room or because it closes. Its rows are in the order of the calls, too.
             self._catch(delivery)
 
     def _divert(self, diverted: Sequence[int], records: Sequence[Record]) -> Sequence[Record]:
-        """Hand these events to the spool; returns the records of the others, and of those that it does not take."""
+        """Hand these events to the spool; returns the records of the others, and of those that it does not take.
+
+        With ``order = "key"`` one that it does not take is refused where others of its key are there.
+        """
         ways = self._ingest.ways
         assert ways is not None
+        if ways.order is not None:
+            ways.order.to_disk(records[event] for event in diverted)
         rows = self._rows = Rows(ways.spool, self._parsed.app, self._late_word())
         refused = rows.submit({event: records[event] for event in diverted})
+        refused = [event for event in refused if not ways.bound(records[event])]
         rows.forget(refused)
         elsewhere = set(diverted).difference(refused)
         self._places = [event for event in range(len(records)) if event not in elsewhere]
@@ -145,17 +154,45 @@ class Work:
         outcomes = delivery.outcomes
         if all(isinstance(outcome, Delivered) for outcome in outcomes):
             return
-        ingest = self._ingest
-        ways = ingest.ways
+        ways = self._ingest.ways
         assert ways is not None
+        if ways.order is not None:
+            ways.look()
+            if not ways.open:
+                # Not even a try: were one taken and those behind it left with Kafka, they would overtake it.
+                return
+            sent = zip(self._sent(delivery), outcomes, strict=True)
+            ways.order.to_disk(self._records[event] for event, outcome in sent if status_of(outcome) > Status.REJECTED)
+        self._make_rows(delivery, range(len(outcomes)))
+
+    def take_back(self, indices: Sequence[int]) -> None:
+        """Make rows of these of the delivery's records, as far as Kafka has not taken them: others of their keys do.
+
+        Synchronous.
+        """
+        delivery = self._delivery
+        assert delivery is not None
+        delivery.withdraw(indices)
+        self._make_rows(delivery, sorted(indices))
+
+    def _make_rows(self, delivery: "DeliveryLike", indices: Sequence[int]) -> None:
+        """Of these of the delivery's records, where Kafka has not taken them and they have none."""
+        ways = self._ingest.ways
+        assert ways is not None
+        places, all_outcomes = self._sent(delivery), delivery.outcomes
+        events, outcomes = [places[index] for index in indices], [all_outcomes[index] for index in indices]
         rows = self._rows
         if rows is None:
             rows = self._rows = Rows(ways.spool, self._parsed.app, self._late_word())
-        places = range(len(outcomes)) if self._places is None else self._places
-        if any(isinstance(outcome, Unknown) for outcome in outcomes):
+        if not rows.holding and any(isinstance(outcome, Unknown) for outcome in outcomes):
             # Before there are rows: a resolution that came first would find nobody to be told.
             delivery.on_resolved(rows.hold(places))
-        rows.catch(places, outcomes, self._records)
+        again = self._claim.repeated(events) if self._claim is not None else ()
+        rows.catch(events, outcomes, self._records, again)
+
+    def _sent(self, delivery: "DeliveryLike") -> Sequence[int]:
+        """Which event each record of the delivery is."""
+        return range(len(delivery.outcomes)) if self._places is None else self._places
 
     # Waiting.
 
@@ -190,7 +227,9 @@ class Work:
         """Wait until every record has its outcome, or Kafka's share of the time is over."""
         ways = self._ingest.ways
         assert ways is not None
-        if ways.shares.begin(delivery, self._kafka_at):
+        if ways.order is not None and not ways.open:
+            await delivery.wait()
+        elif ways.shares.begin(delivery, self._kafka_at):
             try:
                 await delivery.wait()
             finally:
@@ -215,8 +254,7 @@ class Work:
             return delivery.outcomes if delivery is not None else [NotSent("withdrawn")] * len(self._parsed.events)
         outcomes: list[Outcome | None] = [None] * len(self._parsed.events)
         if delivery is not None:
-            places = range(len(outcomes)) if self._places is None else self._places
-            for event, outcome in zip(places, delivery.outcomes, strict=True):
+            for event, outcome in zip(self._sent(delivery), delivery.outcomes, strict=True):
                 outcomes[event] = outcome
         return [rows.word(event, outcome) for event, outcome in enumerate(outcomes)]
 
@@ -234,6 +272,9 @@ class Work:
         verdict = judge(self._parsed, fates, 0 if claim is None else claim.deduplicated)
         self._verdict = verdict
         self._entry.close(verdict.counts)
+        ways = self._ingest.ways
+        if ways is not None and ways.order is not None:
+            ways.order.leave(self)
         if claim is not None:
             if verdict.counts.delivered + verdict.counts.spooled == len(fates):
                 claim.settle_all()
@@ -254,7 +295,7 @@ class Work:
                 ingest.look_back_at(rows)
         if delivery is not None and (rows is None or not rows.holding):
             late = self._late_word()
-            places = range(len(delivery.outcomes)) if self._places is None else self._places
+            places = self._sent(delivery)
             delivery.on_resolved(lambda index, outcome: late(places[index], outcome))
 
     def _late_word(self) -> LateWord:

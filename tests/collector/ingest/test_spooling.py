@@ -211,3 +211,16 @@ def test_batch_that_ended_unknown_before_the_answer_is_told_at_once(rows, spool,
 def test_without_a_hold_only_events_with_rows_are_followed(rows, late) -> None:
     assert rows.told([0, 1]) is False
     assert rows.holding is False
+
+
+def test_refused_row_that_was_never_sealed_is_told_late_beside_one_that_was(rows, spool, late) -> None:
+    """It stayed unresolved for ever, and the collector's exit code was 3."""
+    caught(rows, {0: UNKNOWN, 1: WITHDRAWN})
+    [receipt] = spool.receipts
+    receipt.taken = True
+    assert rows.told([0, 1]) is True
+    receipt.end(Refused("spool_full"), Refused("spool_full"))
+    rows.look_back()
+    assert late == [(1, NotSent("spool_full"))]
+    rows.batch_ended(0, DELIVERED)
+    assert late == [(1, NotSent("spool_full")), (0, DELIVERED)]

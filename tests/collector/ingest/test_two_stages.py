@@ -3,22 +3,18 @@
 Virtual time: what is not Kafka's or the disk's takes none.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-import msgspec
 import pytest
 import trio
 
-from collector.config import Config, DeadlinesConfig, SpoolConfig
-from collector.devtools.fixtures import default_config, open_collector_app
+from collector.config import Config, DeadlinesConfig
+from collector.devtools.fixtures import open_collector_app
 from kafka_client import Record
 from kafka_client.testing import open_fake_cluster
-from kafka_client.wire.murmur2 import key_hash, partition_for_key
-
-PARTITIONS = 4
+from tests.collector.ingest.stages import PARTITIONS, Clients, copies, ids, key_in, ledgers, until_empty, with_spool
 
 
 @pytest.fixture
@@ -31,62 +27,9 @@ def collector_config() -> Config:
     return with_spool()
 
 
-def with_spool(**spool) -> Config:
-    return replace(default_config(), spool=SpoolConfig(path=":memory:", **spool))
-
-
-def key_in(partition: int, number: int = 0) -> str:
-    """A user whose events go to this partition of four."""
-    found = [f"u{n}" for n in range(200) if partition_for_key(f"u{n}".encode(), PARTITIONS) == partition]
-    return found[number]
-
-
-class Clients:
-    """Sends events, and remembers what they were told, and when."""
-
-    def __init__(self, app) -> None:
-        self.app = app
-        self.answers: list[tuple[float, float, int]] = []
-        self.statuses: Counter[int] = Counter()
-
-    async def post(self, *names: str, user: str | None = None, timeout_ms: int | None = None):
-        events = [{"type": "track", "event": name, "messageId": name, "userId": user or name} for name in names]
-        return await self.post_events(events, timeout_ms)
-
-    async def post_events(self, events, timeout_ms=None):
-        headers = {} if timeout_ms is None else {"x-collector-timeout-ms": str(timeout_ms)}
-        began = trio.current_time()
-        answer = await self.app.http.post("/v1/batch", json={"writeKey": "k", "batch": events}, headers=headers)
-        self.answers.append((began, trio.current_time() - began, answer.status_code))
-        self.statuses[answer.status_code] += 1
-        return answer
-
-    async def warm(self) -> None:  # noqa: ASYNC910  # posts are
-        """One event to each partition."""
-        for partition in range(PARTITIONS):
-            assert (await self.post(f"warm-{partition}", user=key_in(partition))).status_code == 200
-
-
 @pytest.fixture
 def clients(collector_app) -> Clients:
     return Clients(collector_app)
-
-
-def ids(broker, topic: str = "events") -> list[str]:
-    """The ids in the log."""
-    return [msgspec.json.decode(value)["id"] for value in broker.values(topic)]
-
-
-async def until_empty(app, within_s: float = 30.0) -> None:
-    with trio.fail_after(within_s):
-        await trio.lowlevel.checkpoint()
-        while app.spool.statistics().rows:  # noqa: ASYNC110  # it has no event
-            await trio.sleep(0.02)
-
-
-def ledgers(app) -> None:
-    """Both balance."""
-    assert (app.ledger.difference, app.spool.statistics().difference) == (0, 0)
 
 
 async def test_total_outage_events_from_one_second_on_are_answered_from_the_spool_at_once(
@@ -219,12 +162,6 @@ async def test_slow_broker_within_kafkas_share_is_not_spooled(
     assert (await clients.post("slow")).status_code == 200
     assert clients.answers[-1][1] == pytest.approx(2.5, abs=0.1)
     assert (collector_app.ledger.delivered_total, collector_app.spool.statistics().rows_in_total) == (PARTITIONS + 1, 0)
-
-
-def copies(broker, name: str) -> list[bool]:
-    """Each copy of this event in the log: whether it says that it may not be the only one."""
-    found = [record for record in broker.records("events") if msgspec.json.decode(record.value)["id"] == name]
-    return [("maybe-duplicate", b"1") in list(record.headers) for record in found]
 
 
 @pytest.mark.parametrize(
@@ -380,40 +317,18 @@ async def test_cluster_that_is_away_at_the_start(nursery, autojump_clock) -> Non
             ledgers(app)
 
 
-async def test_order_of_a_key_holds_through_an_outage(kafka_broker, autojump_clock) -> None:
-    async with open_collector_app(kafka_broker, with_spool(order="key")) as app:
-        clients = Clients(app)
-        await clients.warm()
-        user = key_in(1)
-        kafka_broker.move_leader("events", 1, None)
-        await clients.post("0000", user=user)
-        for number in range(1, 30):
-            await clients.post(f"{number:04}", user=user)
-            await trio.sleep(0.1)
-        kafka_broker.move_leader("events", 1, 1)
-        for number in range(30, 200):
-            assert (await clients.post(f"{number:04}", user=user)).status_code == 200
-            await trio.sleep(0.01)
-        await until_empty(app)
-        assert (await clients.post("0200", user=user)).status_code == 200
-        records = [record for record in kafka_broker.log("events", 1) if record.key == user.encode()]
-        names = [json.loads(record.value)["id"] for record in records if b"warm" not in record.value]
-        assert names == [f"{number:04}" for number in range(201)]
-        assert app.ledger.delivered_total > PARTITIONS
-        ledgers(app)
-
-
-async def test_busy_bucket_alone_sends_its_events_to_the_spool(clients, kafka_broker, autojump_clock) -> None:
-    async with open_collector_app(kafka_broker, with_spool(order="key")) as app:
-        clients = Clients(app)
-        await clients.warm()
-        spool = app.services.ingest.ways.spool
-        busy = key_hash(b"busy") % 4096
-        asked = spool.busy_bucket
-        app.services.ingest.ways.spool = spool
-        spool.busy_bucket = lambda bucket: bucket == busy or asked(bucket)
-        assert (await clients.post("a", user="busy")).status_code == 200
-        assert (await clients.post("b", user="quiet")).status_code == 200
-        assert (app.ledger.spooled_total, app.ledger.delivered_total) == (1, PARTITIONS + 1)
-        del spool.busy_bucket
-        await until_empty(app)
+async def test_original_that_becomes_a_row_after_its_repeat_was_sent_is_marked(
+    clients, collector_app, kafka_broker, nursery, autojump_clock
+) -> None:
+    """The log had the marked repeat first and then the original as if it were the only one."""
+    await clients.warm()
+    kafka_broker.stop_broker(1, elect=False)
+    await trio.sleep(0.3)
+    nursery.start_soon(clients.post, "e")
+    await trio.sleep(0.5)
+    nursery.start_soon(clients.post, "e")
+    await trio.sleep(5)
+    kafka_broker.start_broker(1)
+    await until_empty(collector_app)
+    assert copies(kafka_broker, "e") == [True, True]
+    ledgers(collector_app)

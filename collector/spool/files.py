@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from collector.spool.salvage import finish_exchange, salvage
+from collector.spool.salvage import SALVAGED_SUFFIX, finish_exchange, salvage
 from collector.spool.store import Store
 
 __all__ = ["Lock", "MemoryFile", "SpoolFiles", "holder_of"]
@@ -211,8 +211,9 @@ class SpoolFiles:
 
 
 def spools_in(directory: Path) -> list[Path]:
-    """The files of this directory, the oldest name first."""
-    return sorted(directory.glob(f"*{SUFFIX}"))
+    """The files of this directory, the oldest name first; also one whose place a salvaged file is about to take."""
+    salvaged = (file.with_name(file.stem) for file in directory.glob(f"*{SUFFIX}{SALVAGED_SUFFIX}"))
+    return sorted({*directory.glob(f"*{SUFFIX}"), *salvaged})
 
 
 def claim_of(connection: sqlite3.Connection) -> str | None:
@@ -223,8 +224,10 @@ def claim_of(connection: sqlite3.Connection) -> str | None:
 
 def _is_moving(file: Path) -> bool:
     """Whether some of its rows are in another file already: then it is nobody's own any more."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(file)) as connection:
-        return claim_of(connection) is not None
+    with suppress(sqlite3.Error, OSError):
+        finish_exchange(file)  # else this would make an empty file in the place of a salvaged one
+        with closing(sqlite3.connect(file)) as connection:
+            return claim_of(connection) is not None
     return False
 
 

@@ -13,7 +13,8 @@ halved, down to single ids, so a damaged leaf costs the rows on it and no others
 becomes attempted: the states may be older than what happened. Held rows stay held: their batch may still be under way,
 and where it is not, opening the file ends the hold.
 
-Invariants: the account balances in the new file; a crash at any moment leaves the old file or a complete new one.
+Invariants: the account balances in the new file; a crash at any moment leaves the old file or a complete new one, and
+under the old name, so that whoever looks for spools finds it.
 
 Non-obvious: the new file must never meet the old log: its frames would be taken for the new file's.
 """
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,9 +34,11 @@ from collector.spool.schema import ATTEMPTED, HELD, NOTES_LOST, ROW_COST_BYTES, 
 from collector.spool.store import Store
 from kafka_client.wire.murmur2 import murmur2
 
-__all__ = ["finish_exchange", "salvage"]
+__all__ = ["SALVAGED_SUFFIX", "finish_exchange", "salvage"]
 
 log = get_logger("spool")
+
+SALVAGED_SUFFIX: Final = ".salvaged"
 
 STEP_IDS = 256
 """Read at a time while nothing is wrong."""
@@ -74,7 +77,7 @@ def salvage(path: Path) -> None:
         # Closing leaves no log only if all of it could be copied.
         if not target.copied():
             raise sqlite3.OperationalError(f"{new}: its log cannot be copied into it")
-    new.rename(_beside(path, ".salvaged"))
+    new.rename(_beside(path, SALVAGED_SUFFIX))
     damaged = finish_exchange(path) or path
     report = _beside(damaged, ".lost")
     _write_report(report, damaged, account, damage)
@@ -93,24 +96,42 @@ def finish_exchange(path: Path) -> Path | None:
 
     Every step is one that a crash leaves done or not done, and this goes on where it stopped.
     """
-    new = _beside(path, ".salvaged")
+    new = _beside(path, SALVAGED_SUFFIX)
     if not new.exists():
         return None
-    damaged = [there for number in range(1, 1000) if (there := _damaged(path, number)).exists()]
-    if path.exists():
-        damaged.append(_damaged(path, len(damaged) + 1))
-        path.rename(damaged[-1])
+    damaged = _kept(path)
     old_log = Path(f"{path}-wal")
-    if damaged and old_log.exists():
-        old_log.rename(f"{damaged[-1]}-wal")
+    if damaged is not None and old_log.exists():
+        old_log.rename(f"{damaged}-wal")
     Path(f"{path}-shm").unlink(missing_ok=True)
+    # On the disk too the old log has left this name before the new file has it.
+    _synchronise(path.parent)
     new.rename(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    _synchronise(path.parent)
+    return damaged
+
+
+def _kept(path: Path) -> Path | None:
+    """The damaged file's other name; it keeps its first one until the new file takes that."""
+    numbers = [number for number in range(1, 1000) if _damaged(path, number).exists()]
+    newest = _damaged(path, numbers[-1]) if numbers else None
+    if not path.exists() or (newest is not None and newest.samefile(path)):
+        return newest
+    damaged = _damaged(path, numbers[-1] + 1 if numbers else 1)
+    try:
+        os.link(path, damaged)
+    except OSError:
+        # No links on this disk. After a crash now the new file is found by its own name.
+        path.rename(damaged)
+    return damaged
+
+
+def _synchronise(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return damaged[-1] if damaged else None
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -130,7 +151,8 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 def _copy(source: sqlite3.Connection, target: Store, damage: _Damage) -> None:
     account = _account(source)
-    last_id = max(account.last_id if account else 0, *(_last_id(source, table) for table in ("rows", "payloads")))
+    tables = ("rows", "payloads", "dead")
+    last_id = max(account.last_id if account else 0, *(_last_id(source, table) for table in tables))
     connection = target.connection
     connection.execute("BEGIN IMMEDIATE")
     saved = 0
@@ -141,7 +163,7 @@ def _copy(source: sqlite3.Connection, target: Store, damage: _Damage) -> None:
             connection.execute("INSERT INTO payloads VALUES (?, ?)", (row[0], payload))
             saved += 1
     dead = 0
-    for dead_row in _read(source, "dead", 1, _last_id(source, "dead"), damage):
+    for dead_row in _read(source, "dead", 1, last_id, damage):
         connection.execute("INSERT INTO dead VALUES (?, ?, ?, ?, ?, ?, ?)", dead_row)
         dead += 1
     try:

@@ -14,8 +14,9 @@ strings may be written with commas. An empty string means "none" where a key may
 
 import difflib
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
@@ -53,7 +54,7 @@ def load_config(path: str | None, environ: Mapping[str, str]) -> Config:
     config = _convert(tree)
     config = _overridden(config, environ)
     for where, message in problems_of(config):
-        raise ConfigFault(where, message)
+        raise ConfigFault(where, message + _environment_of(where, message, environ))
     return config
 
 
@@ -138,7 +139,7 @@ def _overridden(config: Config, environ: Mapping[str, str]) -> Config:
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
-        section, *rest = [part.lower() for part in variable.removeprefix(ENVIRONMENT_PREFIX).split("__")]
+        section, *rest = _parts(variable)
         path = ".".join([section, *rest])
         try:
             if section not in sections:
@@ -150,9 +151,29 @@ def _overridden(config: Config, environ: Mapping[str, str]) -> Config:
             else:
                 changed = _one_overridden(path, getattr(config, section), rest[0], environ[variable])
         except ConfigFault as fault:
-            raise ConfigFault(fault.path, f"{fault.message} (environment: {variable})") from None
+            raise ConfigFault(fault.path, fault.message + _named([variable])) from None
         config = replace(config, **{section: changed})
     return config
+
+
+def _parts(variable: str) -> list[str]:
+    return [part.lower() for part in variable.removeprefix(ENVIRONMENT_PREFIX).split("__")]
+
+
+def _environment_of(where: str, message: str, environ: Mapping[str, str]) -> str:
+    """The variables that gave a value of this problem: its key, what is below it, or what the message names."""
+    concerned = []
+    for variable in sorted(environ):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            path = ".".join(_parts(variable))
+            named = re.search(rf"(?<![\w.]){re.escape(path)}(?![\w.])", message.lower())
+            if named or f"{path}.".startswith(f"{where.lower()}."):
+                concerned.append(variable)
+    return _named(concerned)
+
+
+def _named(variables: Sequence[str]) -> str:
+    return f" (environment: {', '.join(variables)})" if variables else ""
 
 
 def _one_overridden(path: str, section: Any, name: str, text: str) -> Any:

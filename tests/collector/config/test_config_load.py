@@ -202,6 +202,30 @@ def test_bad_variable_is_refused_and_named(tmp_path: Path, variable: str, value:
     assert f"(environment: {variable})" in fault.message
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "path"),
+    [
+        ("COLLECTOR__HTTP__BACKLOG", "99999999999", "http.backlog"),
+        ("COLLECTOR__KAFKA__LINGER_S", "-1", "kafka.linger_s"),
+        ("COLLECTOR__HTTP__BIND", "8080", "http.bind"),
+        ("COLLECTOR__LIMITS__BODY_BYTES", "900_000_000", "limits.in_work_bytes"),
+        ("COLLECTOR__KEYS__SHOP__WRITE_KEYS", "", "keys.Shop"),
+    ],
+)
+def test_value_of_the_environment_that_is_out_of_range_names_its_variable(
+    tmp_path: Path, variable: str, value: str, path: str
+) -> None:
+    environ = {variable: value, "COLLECTOR__HTTP__SEND_TIMEOUT_S": "5"}
+    fault = fault_of(tmp_path, '[keys.Shop]\nwrite_keys = ["a"]', environ)
+    assert fault.path == path
+    assert fault.message.endswith(f" (environment: {variable})")
+
+
+def test_value_of_the_file_that_is_out_of_range_names_no_variable(tmp_path: Path) -> None:
+    fault = fault_of(tmp_path, "[kafka]\nlinger_s = -1", {"COLLECTOR__KAFKA__TOPIC": "x"})
+    assert "environment" not in fault.message
+
+
 def test_one_key_of_two_apps_is_refused_without_saying_it(tmp_path: Path) -> None:
     fault = fault_of(tmp_path, '[keys.a]\nwrite_keys = ["secret"]\n[keys.b]\nwrite_keys = ["secret"]')
     assert fault.path == "keys.b.write_keys"

@@ -47,7 +47,7 @@ from tests.bench.machine import choose_cores
 from tests.faults.rows import ROWS, Row
 from tests.faults.running import Bench, Result, run_row
 from tests.faults.server import Collector, Peer
-from tests.faults.table import Line, as_json, as_markdown, put_into
+from tests.faults.table import Line, as_json, as_markdown, printed_in, put_into
 from tests.faults.verdict import broken
 
 
@@ -63,21 +63,25 @@ def main() -> None:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="write the table there; between its markers where it has them"
     )
+    parser.add_argument("--update", action="store_true", help="rows that are not played now stay there as printed")
     parser.add_argument("--keep", type=Path, metavar="DIRECTORY", help="leave every row's logs and data there")
     arguments = parser.parse_args()
+    if arguments.update and arguments.markdown is None:
+        parser.error("--update needs --markdown")
     bench = Bench(load_core=choose_cores().broker, quick=arguments.quick, say=_say, keep=arguments.keep)
     started = time.monotonic()
     try:
         lines = trio.run(play, bench, arguments.rows, not arguments.no_baseline)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    about = _about(bench, time.monotonic() - started)
-    text = as_markdown(about, lines)
+    played = _played(bench, time.monotonic() - started)
+    before = printed_in(arguments.markdown) if arguments.update else ""
+    text = as_markdown(played, lines, before)
     print(text)
     if arguments.markdown is not None:
         put_into(arguments.markdown, text)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(as_json(about, lines), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(as_json(played, lines), indent=1) + "\n")
     raise SystemExit(1 if any(line.broken for line in lines if line.server == Collector.name) else 0)
 
 
@@ -88,7 +92,7 @@ async def play(bench: Bench, rows: Sequence[Row], baseline: bool) -> list[Line]:
     for row in rows:
         for peer in (False, True) if row.baseline and baseline else (False,):
             lines.append(await _play_one(bench, row, peer))
-            _say(as_markdown({}, lines[-1:]))
+            _say(as_markdown("", lines[-1:]))
     return lines
 
 
@@ -106,16 +110,17 @@ async def _play_one(bench: Bench, row: Row, peer: bool) -> Line:
     return Line(row=row.name, title=row.title, server=server, result=result, broken=found)
 
 
-def _about(bench: Bench, seconds: float) -> dict[str, str]:
+def _played(bench: Bench, seconds: float) -> str:
     names = ("trio", "hypercorn", "aiokafka", "fastapi", "uvicorn", "uvloop")
-    return {
-        "command": f"`just faults {' '.join(sys.argv[1:])}`".replace(" `", "`"),
-        "commit": _commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+    parts = (
+        f"`{' '.join(['just faults', *sys.argv[1:]])}`",
+        f"commit {_commit()}",
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         f"load pinned to core {bench.load_core}",
-        "versions": ", ".join(f"{name} {version(name)}" for name in names),
-        "took": f"{seconds / 60:.0f} minutes" + (", with shortened faults" if bench.quick else ""),
-    }
+        ", ".join(f"{name} {version(name)}" for name in names),
+        f"{seconds / 60:.0f} minutes" + (", with shortened faults" if bench.quick else ""),
+    )
+    return "; ".join(parts)
 
 
 def _commit() -> str:

@@ -5,16 +5,25 @@ Owns: how the figures look. Refuses to know: what they mean.
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.faults.rows import ROWS
 from tests.faults.running import Result
 
-__all__ = ["BEGIN", "END", "Line", "as_json", "as_markdown", "put_into"]
+__all__ = ["BEGIN", "END", "Line", "as_json", "as_markdown", "printed_in", "put_into"]
 
 #: Between these lines of a file the table is replaced; all else stays.
 BEGIN, END = "<!-- what `just faults` printed -->", "<!-- until here -->"
+
+#: The server that is not the baseline.
+OURS = "collector"
+
+_ROW_LINE = re.compile(r"\| (\w+)\. [^|]*\| ([^|]+?) \|")
+_NOTE_LINE = re.compile(r"- row (\w+), ([^:]+): ")
+_PLAYED_LINE = re.compile(r"- played ((?:row \w+(?: \(baseline\))?(?:, )?)+): (.*)")
 
 HEADS = (
     "fault",
@@ -51,14 +60,47 @@ class Line:
         return f"row {self.row}, {self.server}"
 
 
-def as_markdown(about: Mapping[str, str], lines: Sequence[Line]) -> str:
-    """The whole table, with what belongs beside it."""
-    table = [HEADS, ["---"] * len(HEADS), *(_cells(line) for line in lines)]
-    parts = ["".join("| " + " | ".join(cells) + " |\n" for cells in table), "\n"]
-    notes = [note for line in lines for note in _notes(line)]
-    parts += [f"- {name}: {text}\n" for name, text in about.items()]
-    parts += [f"- {note}\n" for note in notes]
-    return "".join(parts)
+def as_markdown(played: str, lines: Sequence[Line], before: str = "") -> str:
+    """The whole table, with what belongs beside it.
+
+    Args:
+        played: How: the command, the commit, the machine.
+        before: What was printed earlier: rows that were not played now stay as they are there.
+    """
+    shown = _shown_in(before)
+    runs = _runs_in(before)
+    mine = [_short(line.row, line.server) for line in lines]
+    runs = [(left, text) for names, text in runs if (left := [name for name in names if name not in mine])]
+    runs.append((mine, played))
+    for line in lines:
+        cells = "| " + " | ".join(_cells(line)) + " |"
+        shown[_short(line.row, line.server)] = [cells, *(f"- {note}" for note in _notes(line))]
+    order = [_short(row.name, server) for row in ROWS for server in (OURS, "")]
+    known = sorted(shown, key=lambda name: order.index(name) if name in order else len(order))
+    heads = ["| " + " | ".join(cells) + " |" for cells in (HEADS, ["---"] * len(HEADS))]
+    played_lines = [f"- played {', '.join(names)}: {text}" for names, text in runs if text]
+    notes = [note for name in known for note in shown[name][1:]]
+    return "\n".join([*heads, *(shown[name][0] for name in known), "", *played_lines, *notes]) + "\n"
+
+
+def _short(row: str, server: str) -> str:
+    return f"row {row}" if server == OURS else f"row {row} (baseline)"
+
+
+def _shown_in(text: str) -> dict[str, list[str]]:
+    """Of each row that is printed in a text, its line and its notes."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if cells := _ROW_LINE.match(line):
+            found[_short(cells[1], cells[2])] = [line]
+        elif (note := _NOTE_LINE.match(line)) and (name := _short(note[1], note[2])) in found:
+            found[name].append(line)
+    return found
+
+
+def _runs_in(text: str) -> list[tuple[list[str], str]]:
+    matches = map(_PLAYED_LINE.match, text.splitlines())
+    return [(match[1].split(", "), match[2]) for match in matches if match is not None]
 
 
 def _cells(line: Line) -> list[str]:
@@ -111,7 +153,7 @@ def _ms(seconds: float) -> str:
     return "–" if math.isnan(seconds) else f"{seconds * 1000:,.0f}" if seconds >= 0.01 else f"{seconds * 1000:.1f}"
 
 
-def as_json(about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, object]:
+def as_json(played: str, lines: Sequence[Line]) -> dict[str, object]:
     """All figures, as plain values; NaN becomes None, which JSON has."""
     rows = [
         {
@@ -123,7 +165,7 @@ def as_json(about: Mapping[str, str], lines: Sequence[Line]) -> dict[str, object
         }
         for line in lines
     ]
-    return {"about": dict(about), "rows": rows}
+    return {"played": played, "rows": rows}
 
 
 def _plain(value: dict[str, object]) -> dict[str, object]:
@@ -134,6 +176,12 @@ def _plain(value: dict[str, object]) -> dict[str, object]:
         else:
             found[name] = None if isinstance(each, float) and math.isnan(each) else each
     return found
+
+
+def printed_in(file: Path) -> str:
+    """What was printed into a file earlier; empty where nothing was."""
+    old = file.read_text() if file.exists() else ""
+    return old.partition(BEGIN)[2].partition(END)[0] if BEGIN in old else old
 
 
 def put_into(file: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.account import Account
 from tests.faults.rows import ROWS, row_of
 from tests.faults.running import Result
-from tests.faults.table import BEGIN, END, Line, as_json, as_markdown, put_into
+from tests.faults.table import BEGIN, END, Line, as_json, as_markdown, printed_in, put_into
 from tests.faults.upstream import Upstream
 from tests.faults.verdict import broken
 
@@ -49,8 +49,8 @@ def result(row: str = "1", account: Account = GOOD, **more: object) -> Result:
     return Result(**(fields | more))  # type: ignore[arg-type]  # the members of Result
 
 
-def line(played: Result | None, *words: str) -> Line:
-    return Line(row="1", title="x", server="collector", result=played, broken=words)
+def line(played: Result | None, *words: str, row: str = "1", server: str = "collector") -> Line:
+    return Line(row=row, title=row_of(row).title, server=server, result=played, broken=words)
 
 
 def upstream(**meant: int) -> Upstream:
@@ -125,20 +125,35 @@ def test_rows_are_those_of_the_table() -> None:
 
 def test_table_shows_what_does_not_hold() -> None:
     bad = result(account=replace(GOOD, lost_events=2), fsync_p99_s=0.004, outage_answers=7, outage_s=18.0)
-    lines = [line(bad, "2 lost"), line(result("6")), line(None, "not played: no nginx")]
-    text = as_markdown({"commit": "abc"}, lines)
+    lines = [line(bad, "2 lost"), line(result("6"), row="6"), line(None, "not played: no nginx", row="7")]
+    text = as_markdown("by hand", lines)
     head, rule, first, second, third, *rest = text.splitlines()
     assert len({line.count(" | ") for line in (head, rule, first, second, third)}) == 1
     assert third.endswith("| – | – | **no**: not played: no nginx |")
     assert "| **2** |" in first
     assert first.endswith("| **no**: 2 lost |")
     assert second.endswith("| yes |")
-    assert "- commit: abc" in rest
+    assert "- played row 1, row 6, row 7: by hand" in rest
     assert any("7 answers" in line and "200 ms" in line and "fsync beside it p99 4.0 ms" in line for line in rest)
 
 
+def test_rows_that_were_not_played_again_stay_as_they_were_printed() -> None:
+    other = "FastAPI + aiokafka"
+    timed = result(fsync_p99_s=0.004)
+    first = as_markdown("early", [line(timed), line(timed, server=other), line(result("6"), "1 lost", row="6")])
+    second = as_markdown("late", [line(result("6"), row="6"), line(result("2"), row="2")], first)
+    rows = [row.split(" | ")[0] for row in second.splitlines() if row.startswith("| ")][2:]
+    assert rows == [f"| {name}. {row_of(name).title}" for name in ("1", "1", "2", "6")]
+    assert first.splitlines()[2:4] == second.splitlines()[2:4]
+    assert "1 lost" not in second
+    assert "- played row 1, row 1 (baseline): early" in second.splitlines()
+    assert "- played row 6, row 2: late" in second.splitlines()
+    assert second.count("fsync beside it") == 2
+    assert as_markdown("late", [], second).splitlines()[:6] == second.splitlines()[:6]
+
+
 def test_json_has_every_figure_and_no_nan() -> None:
-    plain = as_json({}, [line(result(account=replace(GOOD, p50_s=math.nan)), "x"), line(None, "y")])
+    plain = as_json("by hand", [line(result(account=replace(GOOD, p50_s=math.nan)), "x"), line(None, "y")])
     read = json.loads(json.dumps(plain, allow_nan=False))
     assert read["rows"][0]["figures"]["account"]["p50_s"] is None
     assert read["rows"][0]["figures"]["account"]["sent"] == 1000
@@ -152,6 +167,7 @@ def test_table_takes_the_place_between_the_markers(tmp_path: Path) -> None:
     put_into(file, "| new |\n")
     put_into(file, "| newer |\n")
     assert file.read_text() == f"before\n{BEGIN}\n\n| newer |\n\n{END}\nafter\n"
+    assert printed_in(file).strip() == "| newer |"
 
 
 def test_file_without_markers_is_the_table_alone(tmp_path: Path) -> None:

@@ -310,7 +310,7 @@ def _may_name(file: Path, target: str) -> bool:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return claim_of(connection) == target
     except sqlite3.Error:
-        return file.exists()
+        return True
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -367,7 +367,7 @@ async def adopt_loop(writer: Writer, files: SpoolFiles, max_bytes: int) -> NoRet
 async def _adopt(adoption: Adoption, writer: Writer, limiter: trio.CapacityLimiter, max_bytes: int) -> None:
     def known_at(store: Store) -> Known | None:
         # Full: the rest when there is room.
-        return Known.read(store, adoption.file.name) if store.gauges.bytes < max_bytes else None
+        return Known.read(store, adoption.file.name) if store.used_bytes < max_bytes else None
 
     def arrive(chunk: Chunk, store: Store) -> bool:
         return adoption.arrive(store, writer.last_id, chunk)

@@ -146,7 +146,8 @@ class SpoolStatistics:
     held_rows: int
     attempted_rows: int
     bytes: int
-    """What counts against ``max_bytes``: rows, held and dead ones too."""
+    """What counts against ``max_bytes``: rows, held and dead ones too; and what the file's log has beyond 64 MiB while
+    another program reads the file."""
     max_bytes: int
     pending_rows: int
     """Submitted and not committed."""

@@ -3,8 +3,9 @@
 Owns: the reading of a file that somebody else may be writing at this moment, and what may be wrong with one. Refuses to
 know: who owns a file (its lock), how to change one, what a terminal looks like.
 
-Every function reads in one transaction: in WAL mode that is the file as of one moment, whatever its writer does
-meanwhile, and the writer does not wait for it.
+The writer does not wait for a reader, but as long as one reads, its log grows. So what may take long is read in parts,
+each as of its own moment: a row that leaves meanwhile is read or not, and one that comes is read. Counts are of one
+moment. (Only SQLite's own check of its pages is one long read: seconds for a gigabyte.)
 
 Invariant: nothing is written; a file that cannot be read is an answer here, never a traceback.
 """
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -40,6 +41,10 @@ _STATES: dict[int, RowState] = {READY: "ready", HELD: "held", ATTEMPTED: "attemp
 
 #: What of one kind is named of a damaged file; the rest is counted.
 NAMED = 5
+
+
+#: Of one read: some megabytes, if rows are big.
+PART_ROWS = 64
 
 
 class Unreadable(Exception):
@@ -91,6 +96,7 @@ class Exported(Struct, frozen=True, kw_only=True):
 def contents_of(path: str | Path) -> Contents:
     """Count what is in the file. Raises `Unreadable`."""
     with _reading(path) as connection:
+        connection.execute("BEGIN")
         rows = held = attempted = size = 0
         for state, count, total in connection.execute("SELECT state, count(*), sum(bytes) FROM rows GROUP BY state"):
             rows += count
@@ -122,13 +128,13 @@ def exported(path: str | Path, *, dead: bool = False, damaged: Callable[[int], o
         Unreadable: nothing, or no more, can be read.
     """
     sql = (
-        "SELECT id, NULL, stored_at_ms, reason, NULL, CAST(payload AS BLOB) FROM dead ORDER BY id"
+        "SELECT id, NULL, stored_at_ms, reason, NULL, CAST(payload AS BLOB) FROM dead WHERE id > ? ORDER BY id"
         if dead
         else "SELECT r.id, r.state, r.stored_at_ms, NULL, r.crc, CAST(p.payload AS BLOB)"
-        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id ORDER BY r.id"
+        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id WHERE r.id > ? ORDER BY r.id"
     )
     with _reading(path) as connection:
-        for row_id, state, stored_at_ms, reason, crc, payload in connection.execute(sql):
+        for row_id, state, stored_at_ms, reason, crc, payload in _in_parts(connection, sql):
             if not _sound(payload, crc):
                 damaged(row_id)
                 continue
@@ -183,9 +189,10 @@ def _structure(connection: sqlite3.Connection) -> Iterator[str]:
 def _rows(connection: sqlite3.Connection) -> Iterator[str]:
     """Both halves of every row: present, of one size, unchanged, and a record."""
     found = _Found()
-    for row_id, state, size, crc, payload in connection.execute(
+    for row_id, state, size, crc, payload in _in_parts(
+        connection,
         "SELECT r.id, r.state, r.bytes, r.crc, CAST(p.payload AS BLOB)"
-        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id"
+        " FROM rows AS r LEFT JOIN payloads AS p ON p.id = r.id WHERE r.id > ? ORDER BY r.id",
     ):
         if payload is None:
             found.add("without its payload", row_id)
@@ -197,16 +204,19 @@ def _rows(connection: sqlite3.Connection) -> Iterator[str]:
             found.add("of another size than it says", row_id)
         if state not in _STATES:
             found.add(f"in no state that there is ({state})", row_id)
-    for (row_id,) in connection.execute(
-        "SELECT p.id FROM payloads AS p LEFT JOIN rows AS r ON r.id = p.id WHERE r.id IS NULL"
+    for row_id, there in _in_parts(
+        connection,
+        "SELECT p.id, r.id FROM payloads AS p LEFT JOIN rows AS r ON r.id = p.id WHERE p.id > ? ORDER BY p.id",
     ):
-        found.add("of which there is the payload alone", row_id)
+        if there is None:
+            found.add("of which there is the payload alone", row_id)
     yield from found.lines("row")
 
 
 def _dead(connection: sqlite3.Connection) -> Iterator[str]:
     found = _Found()
-    for row_id, payload in connection.execute("SELECT id, CAST(payload AS BLOB) FROM dead"):
+    dead = "SELECT id, CAST(payload AS BLOB) FROM dead WHERE id > ? ORDER BY id"
+    for row_id, payload in _in_parts(connection, dead):
         if not _sound(payload):
             found.add("with a payload that is no record", row_id)
     yield from found.lines("dead row")
@@ -214,9 +224,11 @@ def _dead(connection: sqlite3.Connection) -> Iterator[str]:
 
 def _books(connection: sqlite3.Connection) -> Iterator[str]:
     """Ledger B against what is there."""
+    connection.execute("BEGIN")
     account = _account(connection)
     ((rows, last_id),) = connection.execute("SELECT count(*), coalesce(max(id), 0) FROM rows")
     ((dead,),) = connection.execute("SELECT count(*) FROM dead")
+    connection.execute("COMMIT")
     if account.rows_in - account.left != rows:
         yield (
             f"ledger B does not balance: {account.rows_in} rows in, {account.replayed} replayed, "
@@ -262,14 +274,30 @@ def _account(connection: sqlite3.Connection) -> Account:
     return Account(**dict(zip(Account.__struct_fields__, found[1:], strict=True)))
 
 
+def _in_parts(connection: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
+    """What ``sql`` finds behind an id, ordered by it, the first column; up to where it cannot be read."""
+    last_id = 0
+    while True:
+        part: list[tuple[Any, ...]] = []
+        try:
+            for found in connection.execute(f"{sql} LIMIT {PART_ROWS}", (last_id,)):
+                part.append(found)  # noqa: PERF402  # those before an error too
+        finally:
+            yield from part
+        if not part:
+            return
+        if part[-1][0] <= last_id:
+            raise sqlite3.DatabaseError("ids out of their order")
+        last_id = part[-1][0]
+
+
 @contextmanager
 def _reading(path: str | Path) -> Iterator[sqlite3.Connection]:
-    """One read transaction on the file; an error of SQLite's in the block becomes `Unreadable`."""
+    """The file, open; an error of SQLite's in the block becomes `Unreadable`."""
     # "ro" never makes a file, and copies no log into one at its end.
     connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-        connection.execute("BEGIN")
         made_by = tuple(
             connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
         )

@@ -118,6 +118,11 @@ class DiskSpool:
         self._last = self.writer.store or self._last
         return Gauges() if self._last is None else self._last.gauges
 
+    def _stored_bytes(self) -> int:
+        """What is on the disk and counts against the bound."""
+        self._last = self.writer.store or self._last
+        return 0 if self._last is None else self._last.used_bytes
+
     def submit(self, rows: Sequence[SpoolRow]) -> SpoolReceipt:
         """Hand rows to the writer; never blocks. Those that do not fit are refused at once."""
         writer = self.writer
@@ -129,7 +134,7 @@ class DiskSpool:
                 receipt.refuse(index, refusal)
             return receipt
         now_ms = time.time_ns() // 1_000_000
-        stored = self._gauges().bytes
+        stored = self._stored_bytes()
         for index, row in enumerate(rows):
             payload = encode(row.record, row.app)
             size = len(payload) + ROW_COST_BYTES
@@ -269,13 +274,16 @@ class DiskSpool:
         """One reading; no SQL."""
         writer, gauges = self.writer, self._gauges()
         account = Account() if self._last is None else self._last.account
-        used_bytes = gauges.bytes + writer.pending_bytes
+        stored_bytes = self._stored_bytes()
+        used_bytes = stored_bytes + writer.pending_bytes
         if self._full and used_bytes < NO_LONGER_FULL * self._max_bytes:
             self._full = False
         self._fill_log.look(self._clock.current_time(), full=self._full, rows=gauges.rows, used_bytes=used_bytes)
         problem = writer.problem
         if not problem and self._full:
-            problem = f"{self._files.path}: {gauges.bytes} of [spool] max_bytes = {self._max_bytes} are used"
+            problem = f"{self._files.path}: {stored_bytes} of [spool] max_bytes = {self._max_bytes} are used"
+            if stored_bytes > gauges.bytes:
+                problem += f", {stored_bytes - gauges.bytes} by its log: end the program that reads the file"
         age_ms = 0 if gauges.oldest_ms is None else time.time_ns() // 1_000_000 - gauges.oldest_ms
         return SpoolStatistics(
             state="full" if writer.full else "failed" if writer.problem else "full" if self._full else "ok",
@@ -284,7 +292,7 @@ class DiskSpool:
             rows=gauges.rows,
             held_rows=gauges.held,
             attempted_rows=gauges.attempted,
-            bytes=gauges.bytes,
+            bytes=stored_bytes,
             max_bytes=self._max_bytes,
             pending_rows=writer.pending_rows,
             pending_bytes=writer.pending_bytes,

@@ -5,7 +5,7 @@ threads (one caller at a time), receipts, what to do about an error.
 
 Durability. WAL with ``synchronous=FULL``: a commit appends its frames to the log and calls fdatasync on it before
 COMMIT returns (source: sqlite.org/wal.html, "Performance Considerations"; sqlite.org/pragma.html#pragma_synchronous).
-Checkpoints are not automatic, or they would be part of some commit; `Store.tidy` does them.
+Checkpoints are not automatic, or they would be part of some commit; `Store.tidy` does them (`LogFile`).
 
 Invariants: account and rows change in one transaction, so ledger B balances in the file at every moment; gauges and
 account in memory change when the transaction has been committed, and only then. What a failed commit left behind is
@@ -34,6 +34,7 @@ from collector.spool.changes import (
 )
 from collector.spool.dead import Discard, Revive, discard, revive
 from collector.spool.gauges import Gauges, Transaction
+from collector.spool.log_file import LogFile
 from collector.spool.schema import (
     APPLICATION_ID,
     ATTEMPTED,
@@ -74,6 +75,7 @@ class Store:
         self.connection = _connect(path)
         try:
             self._prepare()
+            self._log = LogFile(self.connection, path, BUSY_S)
             self.account, self.gauges = self._load(end_holds)
         except BaseException:
             self.connection.close()
@@ -256,8 +258,17 @@ class Store:
         Raises:
             sqlite3.Error: It did not work.
         """
-        _, pages, copied = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        return bool(pages == copied)
+        return self._log.copied()
+
+    @property
+    def used_bytes(self) -> int:
+        """What counts against ``max_bytes``: rows, and a log that somebody keeps from being emptied."""
+        return self.gauges.bytes + self._log.excess
+
+    @property
+    def crowded(self) -> bool:
+        """The log is too long."""
+        return self._log.excess > 0
 
     def tidy(self) -> bool:
         """Copy the log into the file, and give back some of the space that nothing uses; whether there is more of it.
@@ -266,7 +277,7 @@ class Store:
             sqlite3.Error: It did not work; what is committed stays so.
         """
         execute = self.connection.execute
-        self.copied()
+        self._log.tidy()
         free = execute("PRAGMA freelist_count").fetchone()[0]
         pages = execute("PRAGMA page_count").fetchone()[0]
         # Half of the file, so that every page is moved at most once for one that was freed.
@@ -274,7 +285,7 @@ class Store:
             return False
         # As a script: it gives back one page a step, and `execute` makes only one for a statement without columns.
         self.connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
-        self.copied()
+        self._log.tidy()
         return bool(free > VACUUM_STEP_PAGES)
 
     def close(self) -> None:

@@ -356,9 +356,9 @@ class Writer:
     async def _tidy(self, least_bytes: int) -> None:
         """Not part of any commit: whoever waited for one has been told."""
         if self._untidy_bytes >= least_bytes:
-            self._untidy_bytes = 0
             self._more_to_tidy = await self.use(Store.tidy, bool) or False
-            self._untidy_bytes += self._more_to_tidy
+            crowded = self.store is not None and self.store.crowded
+            self._untidy_bytes = TIDY_BYTES if crowded else int(self._more_to_tidy)
         else:
             await trio.lowlevel.checkpoint()
 

@@ -304,6 +304,7 @@ async def test_a_drop_whose_client_hangs_up_leaves_no_rows_behind(
             async with trio.open_nursery() as nursery:
 
                 async def hang_up() -> None:
+                    await trio.lowlevel.checkpoint()
                     while not spool.statistics().dropped_total:  # the moment between two commits
                         await trio.lowlevel.checkpoint()
                     scope.cancel()

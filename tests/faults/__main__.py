@@ -9,6 +9,7 @@ How it is made:
   own; nothing is ever sent again. In the overload rows 9 of 10 are single events over HTTP and 1 is a message.
 - Overload: whatever is taken into work holds the collector's event loop for 2.7 ms (asleep, so that others on this
   machine do not change it); its capacity is measured right before, by 32 clients that wait for their answers.
+- Each stage is warmed before, by the same load for 4 s a broker, which is in no account.
 - When fault and load are over, the replay gets its time. Then the ids that clients know of are compared with those in
   the topic (read by librdkafka), in the bad topic, and in the spool's files (read by SQLite alone).
 - nginx's access log says what the server behind it answered before nginx made its own words of it.

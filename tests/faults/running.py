@@ -32,6 +32,9 @@ CAPACITY_CLIENTS = 32
 CAPACITY_S = 6.0
 WARM_S = 2.0
 
+#: For the brokers' compiler, before anything is counted; for each.
+WARM_BROKER_S = 4.0
+
 FSYNC_EVERY_S = 0.1
 
 
@@ -135,6 +138,7 @@ async def _play(bench: Bench, row: Row, stage: Stage) -> Result:
         nursery.start_soon(stage.server.watch)
         if row.timed:
             nursery.start_soon(fsync.run)
+        await _warm(stage, row)
         capacity = await _capacity(stage) if row.overload else None
         spec = row.load if capacity is None else _overload(row, capacity)
         load = await stage.start_load(spec)
@@ -185,6 +189,13 @@ async def _books(stage: Stage, row: Row, fault_s: float) -> Books | None:
     with trio.move_on_after(60 + fault_s):
         return await stage.server.settle()
     return await stage.server.books()
+
+
+async def _warm(stage: Stage, row: Row) -> None:
+    """A JVM that has just started is slow; that is no fault of the row's. These events are in no account."""
+    load = await stage.start_load(msgspec.structs.replace(row.load, run="warm", rude=0))
+    await trio.sleep(WARM_BROKER_S * row.setup.nodes)
+    await load.stop()
 
 
 async def _capacity(stage: Stage) -> float:

@@ -139,6 +139,8 @@ async def open_rooms(
         producer = await stack.enter_async_context(
             open_producer(producer_config(config), connector=connector, observer=observer)
         )
+        # Before the first event, which is diverted only if it was asked for in vain for ``stall_s``.
+        producer.want_topic(config.kafka.topic)
         diversion = replay = None
         if spool is not None:
             diversion = _diversion(config, producer, spool, lag_s=lambda: monitor.lag_s)

@@ -139,8 +139,15 @@ class Producer:
 
     # Looking.
 
+    def want_topic(self, topic: str) -> None:
+        """Ask the cluster for this topic now, as its first record would. Synchronous, idempotent."""
+        self._dispatch.topic(topic)
+
     def partitions_of(self, topic: str) -> int | None:
-        """How many partitions the topic has; None while that is unknown (it is asked for by the first record)."""
+        """How many partitions the topic has; None while that is unknown.
+
+        It is asked for by `want_topic` or by the first record.
+        """
         known = self._dispatch.leaders.snapshot.topics.get(topic)
         return len(known.partitions) if known is not None and known.partitions else None
 

@@ -8,7 +8,7 @@ oldest unresolved record or batch, detached ones included, is older than ``stall
 that came when none of this held any more: a connection proves nothing, since a stopped process still accepts, and a
 partition with nothing unresolved is not proved to be well by that. So once diverted it stays so until the detached
 batch in retry is answered, or, where there is none, a *probe*: a row of the spool, never an event of a client who
-waits. A topic whose partitions are unknown for ``stall_s`` since the first event for it is diverted as a whole.
+waits. A topic whose partitions are unknown for ``stall_s``, from the start on, is diverted as a whole.
 
 A leader that leaves a partition stalled and has answered nobody for ``stall_s`` is *silent*: whatever else it leads is
 diverted with it, until it answers anybody. Else the first event for each of its quiet partitions would be a probe.
@@ -113,7 +113,9 @@ class _Topic:
         """Bring `diverted` and `probes` up to what is known now."""
         if health is None:
             self.count = 0
-            if self.unknown_since is not None and now - self.unknown_since > stall_s:
+            if self.unknown_since is None:
+                self.unknown_since = now
+            if now - self.unknown_since > stall_s:
                 self._seen_ill(_ALL, "no_metadata", now)
             self.diverted = self.probes = frozenset()
             return
@@ -198,7 +200,7 @@ class Diversion:
     """Of one process.
 
     Args:
-        topic: Where events go.
+        topic: Where events go; the producer has been asked for it.
         stall_s: How long a partition may leave a record unresolved.
         usable: Whether there is somewhere to go instead; asked at each evaluation.
         lag_s: How late the loop is: an answer waits for two of its turns, and that is not Kafka's doing.
@@ -221,6 +223,7 @@ class Diversion:
         self._random = rng or random.Random()
         self._clock = trio.lowlevel.current_clock().current_time
         self._events = _Topic(topic, self._random)
+        self._events.unknown_since = self._clock()
         self._topics = {topic: self._events}
         self._due = -1.0
         self._open = False
@@ -239,8 +242,6 @@ class Diversion:
     def look(self) -> bool:
         """Whether some event may have to go elsewhere now; called with an event at hand."""
         now = self._clock()
-        if not self._events.count and self._events.unknown_since is None:
-            self._events.unknown_since = now
         if now >= self._due:
             self._evaluate(now)
         return self._active

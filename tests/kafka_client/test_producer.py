@@ -38,6 +38,16 @@ async def test_open_producer_returns_before_the_first_contact(autojump_clock) ->
         ProducerConfig(bootstrap_servers="nonsense")
 
 
+async def test_wanted_topic_is_known_before_its_first_record(scenario, autojump_clock) -> None:
+    async with scenario(partitions=3) as s:
+        await trio.sleep(1)
+        assert s.producer.partitions_of("events") is None
+        s.producer.want_topic("events")
+        s.producer.want_topic("events")
+        await trio.sleep(0.2)
+        assert s.producer.partitions_of("events") == 3
+
+
 async def test_send_returns_delivered_or_raises(scenario, autojump_clock) -> None:
     async with scenario() as s:
         delivered = await s.producer.send(Record("events", b"v", key=b"k", headers=[("h", b"1"), ("n", None)]))

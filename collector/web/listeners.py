@@ -26,6 +26,13 @@ __all__ = ["address_of", "open_listener", "stop_listening"]
 #: For the handshakes that the kernel is at: microseconds, or what a busy machine makes of them.
 HANDSHAKES_S = 0.05
 
+#: Then the listener closes although somebody is in its queue, and resets him: the server does not get at it.
+EMPTIED_WITHIN_S = 1.0
+
+#: After so many turns of the server that left somebody in the queue there is a pause between two looks at it.
+BUSY_TURNS = 100
+QUEUE_LOOK_S = 0.005
+
 #: Of <asm-generic/socket.h>; Python has no name for it.
 _SO_ATTACH_FILTER = 26
 _BPF = struct.Struct("@HBBI")
@@ -79,6 +86,9 @@ async def stop_listening(descriptor: int) -> None:
     ``proxy_connect_timeout``). Another socket takes the number's place, for the server to close; it listens too, where
     nobody knows of it: the server may be about to look for the next connection, and must find none, not an error.
 
+    Where the server does not empty the queue (it has no descriptors left), it closes after `EMPTIED_WITHIN_S` with
+    whoever is in it.
+
     On cancellation: it still listens, or listens no more.
     """
     if sys.platform == "linux":
@@ -86,10 +96,15 @@ async def stop_listening(descriptor: int) -> None:
     await trio.sleep(HANDSHAKES_S)
     queue = select.poll()
     queue.register(descriptor, select.POLLIN)
-    while True:
-        if not queue.poll(0):
-            break
-        await trio.lowlevel.checkpoint()  # the server accepts one in each of its turns
+    give_up_at = trio.current_time() + EMPTIED_WITHIN_S
+    turns = 0
+    while queue.poll(0) and trio.current_time() < give_up_at:
+        turns += 1
+        # The server accepts one in each of its turns, unless it cannot: without descriptors it sleeps between tries.
+        if turns < BUSY_TURNS:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.sleep(QUEUE_LOOK_S)
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
         placeholder.listen(1)

@@ -305,7 +305,7 @@ async def test_a_drop_whose_client_hangs_up_leaves_no_rows_behind(
 
                 async def hang_up() -> None:
                     await trio.lowlevel.checkpoint()
-                    while not spool.statistics().dropped_total:  # the moment between two commits
+                    while not spool.statistics().dropped_total:  # noqa: ASYNC110  # the moment between two commits
                         await trio.lowlevel.checkpoint()
                     scope.cancel()
 

@@ -1,11 +1,13 @@
 """Listeners: how they close."""
 
 import socket
+import time
 
 import pytest
+import trio
 
 from collector.config import HttpConfig
-from collector.web.listeners import address_of, open_listener, stop_listening
+from collector.web.listeners import EMPTIED_WITHIN_S, address_of, open_listener, stop_listening
 
 
 async def test_accept_in_the_turn_after_the_close_finds_nobody_instead_of_failing() -> None:
@@ -25,3 +27,20 @@ async def test_closed_listener_refuses_who_comes_later() -> None:
         await stop_listening(listener.fileno())
         with socket.socket() as late, pytest.raises(ConnectionRefusedError):
             late.connect((host, int(port)))
+
+
+async def test_close_with_a_queue_that_nobody_empties_ends_and_does_not_spin() -> None:
+    # As when the server has no descriptors left.
+    listener = await open_listener(HttpConfig(bind="127.0.0.1:0"))
+    host, _, port = address_of(listener).rpartition(":")
+    with listener, socket.socket() as client:
+        client.connect((host, int(port)))
+        began, cpu_s = time.monotonic(), time.process_time()
+        with trio.fail_after(10):
+            await stop_listening(listener.fileno())
+        took_s = time.monotonic() - began
+        assert took_s >= EMPTIED_WITHIN_S
+        assert time.process_time() - cpu_s < took_s / 2
+        client.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)

@@ -19,7 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from collector.spool.salvage import SALVAGED_SUFFIX, finish_exchange, salvage
+from collector.spool.salvage import SALVAGED_SUFFIX, finish_exchange, salvage, synchronise
 from collector.spool.store import Store
 
 __all__ = ["Lock", "MemoryFile", "SpoolFiles", "holder_of"]
@@ -108,6 +108,20 @@ def _same(path: Path, descriptor: int) -> bool:
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
+def make_directory(directory: Path) -> None:
+    """Make it, and what is missing above it, so that it is there after a power cut: SQLite synchronises the directory
+    of its files and none above.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for one in missing:
+        with suppress(PermissionError):  # where we may write, and not read
+            synchronise(one.parent)
+
+
 def lock_of(file: Path) -> Path:
     """The lock's own file."""
     return file.with_name(file.name + LOCK_SUFFIX)
@@ -155,7 +169,7 @@ class SpoolFiles:
 
     def open(self) -> Store:
         if self._lock is None:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.directory)
             self.file, self._lock = self._choose()
         finish_exchange(Path(self.path))
         store = Store(self.path, end_holds=not self._opened)

@@ -34,7 +34,7 @@ from collector.spool.schema import ATTEMPTED, HELD, NOTES_LOST, ROW_COST_BYTES, 
 from collector.spool.store import Store
 from kafka_client.wire.murmur2 import murmur2
 
-__all__ = ["SALVAGED_SUFFIX", "finish_exchange", "salvage"]
+__all__ = ["SALVAGED_SUFFIX", "finish_exchange", "salvage", "synchronise"]
 
 log = get_logger("spool")
 
@@ -105,9 +105,9 @@ def finish_exchange(path: Path) -> Path | None:
         old_log.rename(f"{damaged}-wal")
     Path(f"{path}-shm").unlink(missing_ok=True)
     # On the disk too the old log has left this name before the new file has it.
-    _synchronise(path.parent)
+    synchronise(path.parent)
     new.rename(path)
-    _synchronise(path.parent)
+    synchronise(path.parent)
     return damaged
 
 
@@ -126,7 +126,8 @@ def _kept(path: Path) -> Path | None:
     return damaged
 
 
-def _synchronise(directory: Path) -> None:
+def synchronise(directory: Path) -> None:
+    """What was made, renamed and removed in it is on the disk. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -10,10 +10,11 @@ from tests.collector.spool.traced import calls_of
 CHILD = Path(__file__).with_name("fsync_child.py")
 ROOT = CHILD.parents[3]
 
+Call = tuple[str, str, str, int]
 
-def test_the_log_is_synchronised_between_receipt_and_answer(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    spool = tmp_path / "spool"
+
+def calls_until_the_answer(spool: Path, trace: Path) -> tuple[list[Call], int, int]:
+    """The calls of one event's storing; where it was received, where it was answered."""
     strace = ["strace", "-f", "-y", "-e", "trace=fdatasync,fsync,pwrite64,write", "-o", trace]
     ran = subprocess.run(
         [*strace, sys.executable, CHILD, spool],
@@ -25,8 +26,13 @@ def test_the_log_is_synchronised_between_receipt_and_answer(tmp_path: Path) -> N
     assert ran.returncode == 0, f"strace must be installed and allowed to trace (ptrace): {ran.stderr[-2000:]}"
     assert ran.stdout == "received\nanswered\n"
     calls = calls_of(trace.read_text())
-    words = [index for index, call in enumerate(calls) if call[0] == "write" and "ed\\n" in call[2]]
-    received, answered = words
+    received, answered = [index for index, call in enumerate(calls) if call[0] == "write" and "ed\\n" in call[2]]
+    return calls, received, answered
+
+
+def test_the_log_is_synchronised_between_receipt_and_answer(tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    calls, received, answered = calls_until_the_answer(spool, tmp_path / "trace")
     between = [(call, path.removeprefix(f"{spool}/"), result) for call, path, _, result in calls[received:answered]]
     written = [index for index, (call, path, _) in enumerate(between) if (call, path) == ("pwrite64", "n.sqlite3-wal")]
     synchronised = [
@@ -37,3 +43,10 @@ def test_the_log_is_synchronised_between_receipt_and_answer(tmp_path: Path) -> N
     assert written, between
     assert synchronised, between
     assert synchronised[-1] > written[-1], between
+
+
+def test_a_new_spool_is_not_gone_after_a_power_cut_because_its_directories_are(tmp_path: Path) -> None:
+    spool = tmp_path / "new" / "deep" / "spool"
+    calls, _, answered = calls_until_the_answer(spool, tmp_path / "trace")
+    synchronised = {path for call, path, _, result in calls[:answered] if call in ("fsync", "fdatasync") and not result}
+    assert synchronised >= {str(made) for made in (tmp_path, *list(spool.parents)[:2], spool)}

@@ -14,7 +14,7 @@ import msgspec
 from collector.spool.base import BUCKETS
 from collector.spool.schema import ATTEMPTED, HELD, Account
 
-__all__ = ["Gauges", "Transaction"]
+__all__ = ["NOTHING_SEEN", "Gauges", "Seen", "Transaction"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +46,19 @@ class Gauges:
             self.attempted += sign
 
 
-_Seen: TypeAlias = tuple[int, int | None, int, Literal[1, -1]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One reading of a file: its numbers belong together, whatever its thread does next."""
+
+    account: Account
+    gauges: Gauges
+    """A copy, but for the buckets: those are of now."""
+    used_bytes: int
+
+
+NOTHING_SEEN = Seen(account=Account(), gauges=Gauges(), used_bytes=0)
+
+_Row: TypeAlias = tuple[int, int | None, int, Literal[1, -1]]
 
 
 class Transaction:
@@ -54,7 +66,7 @@ class Transaction:
 
     def __init__(self, account: Account) -> None:
         self.account = msgspec.structs.replace(account)
-        self.rows: list[_Seen] = []
+        self.rows: list[_Row] = []
         self.states: list[tuple[int, Literal[1, -1]]] = []
         self.dead_rows = 0
         self.dead_bytes = 0

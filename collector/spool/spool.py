@@ -22,14 +22,14 @@ from collector.spool.changes import Kill, Leave, MarkAttempted, Return, Step
 from collector.spool.dead import Discard, Revive
 from collector.spool.files import MemoryFile, SpoolFiles
 from collector.spool.fill_log import FillLog
-from collector.spool.gauges import Gauges
 from collector.spool.opener import Opener
 from collector.spool.operator import Choice, Chosen, Done, choose
 from collector.spool.receipt import PendingRow, SpoolReceipt
-from collector.spool.schema import ROW_COST_BYTES, Account, encode
+from collector.spool.schema import ROW_COST_BYTES, encode
 from collector.spool.select import NO_SKIP, Selected, select
+from collector.spool.steps import Pushed
 from collector.spool.store import Store
-from collector.spool.writer import Pushed, Writer
+from collector.spool.writer import Writer
 
 __all__ = ["DiskSpool", "open_spool"]
 
@@ -107,21 +107,10 @@ class DiskSpool:
         self._full = False
         self._fill_log = FillLog(max_bytes)
         self._clock = trio.lowlevel.current_clock()
-        self._last: Store | None = None
         self._p99 = (-1, 0.0)
 
     def __repr__(self) -> str:
         return f"<DiskSpool {self._files.path} in_work={len(self._in_work)} {self.writer!r}>"
-
-    def _gauges(self) -> Gauges:
-        """Of the file as last seen."""
-        self._last = self.writer.store or self._last
-        return Gauges() if self._last is None else self._last.gauges
-
-    def _stored_bytes(self) -> int:
-        """What is on the disk and counts against the bound."""
-        self._last = self.writer.store or self._last
-        return 0 if self._last is None else self._last.used_bytes
 
     def submit(self, rows: Sequence[SpoolRow]) -> SpoolReceipt:
         """Hand rows to the writer; never blocks. Those that do not fit are refused at once."""
@@ -134,7 +123,7 @@ class DiskSpool:
                 receipt.refuse(index, refusal)
             return receipt
         now_ms = time.time_ns() // 1_000_000
-        stored = self._stored_bytes()
+        stored = writer.seen.used_bytes
         for index, row in enumerate(rows):
             payload = encode(row.record, row.app)
             size = len(payload) + ROW_COST_BYTES
@@ -154,7 +143,7 @@ class DiskSpool:
 
     def busy_bucket(self, bucket: int) -> bool:
         """Whether a row of this bucket is in the spool or on its way there."""
-        return bool(self.writer.pending_buckets[bucket] or self._gauges().buckets[bucket])
+        return bool(self.writer.pending_buckets[bucket] or self.writer.seen.gauges.buckets[bucket])
 
     async def take(self, selection: Selection) -> Sequence[StoredRow]:
         """The next rows for the replay; none while the file cannot be read.
@@ -272,9 +261,8 @@ class DiskSpool:
 
     def statistics(self) -> SpoolStatistics:
         """One reading; no SQL."""
-        writer, gauges = self.writer, self._gauges()
-        account = Account() if self._last is None else self._last.account
-        stored_bytes = self._stored_bytes()
+        writer, seen = self.writer, self.writer.seen
+        account, gauges, stored_bytes = seen.account, seen.gauges, seen.used_bytes
         used_bytes = stored_bytes + writer.pending_bytes
         if self._full and used_bytes < NO_LONGER_FULL * self._max_bytes:
             self._full = False

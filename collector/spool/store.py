@@ -12,6 +12,7 @@ account in memory change when the transaction has been committed, and only then.
 told by the error's class: `NotCommitted` is proof that nothing of it is there, `CommitInDoubt` is not.
 """
 
+import dataclasses
 import json
 import sqlite3
 from collections import Counter
@@ -33,7 +34,7 @@ from collector.spool.changes import (
     Step,
 )
 from collector.spool.dead import Discard, Revive, discard, revive
-from collector.spool.gauges import Gauges, Transaction
+from collector.spool.gauges import Gauges, Seen, Transaction
 from collector.spool.log_file import LogFile
 from collector.spool.schema import (
     APPLICATION_ID,
@@ -264,6 +265,10 @@ class Store:
     def used_bytes(self) -> int:
         """What counts against ``max_bytes``: rows, and a log that somebody keeps from being emptied."""
         return self.gauges.bytes + self._log.excess
+
+    def seen(self) -> Seen:
+        """What is in the file; while no thread is in it."""
+        return Seen(account=self.account, gauges=dataclasses.replace(self.gauges), used_bytes=self.used_bytes)
 
     @property
     def crowded(self) -> bool:

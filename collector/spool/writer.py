@@ -31,14 +31,17 @@ import trio
 
 from collector.log import get_logger
 from collector.spool.base import BUCKETS, Refused
-from collector.spool.changes import Changes, CommitInDoubt, Kill, Leave, NewRow, NotCommitted, Return, Step
+from collector.spool.changes import Changes, CommitInDoubt, NewRow, NotCommitted, Step
+from collector.spool.disk_thread import DiskThread
 from collector.spool.doubt import Doubt, settle
+from collector.spool.gauges import NOTHING_SEEN
 from collector.spool.opener import Opener, close, commit_in_need, open_again, probe
 from collector.spool.receipt import STORED, PendingRow, Stage
 from collector.spool.schema import HELD, READY
+from collector.spool.steps import Pushed, StepQueue, step_of
 from collector.spool.store import Store
 from collector.spool.trouble import CAUSES, Kind, Trouble, explain
-from kafka_client.outcome import Delivered, NotSent, Outcome, Unknown
+from kafka_client.outcome import Outcome
 
 __all__ = ["GROUP_BYTES", "RETRY_S", "Pushed", "Writer"]
 
@@ -54,7 +57,7 @@ TIDY_BYTES = 4 * 1024 * 1024
 """Written since the log was copied into the file: about SQLite's own 1000 pages."""
 
 HANGS_S = 5.0
-"""A commit that takes longer has the spool say that it does not work; it works again when the commit ends."""
+"""Whatever takes longer on the disk has the spool say that it does not work; it works again when that ends."""
 
 REST_S = 1.0
 """Without work, before the log is copied into the file."""
@@ -65,29 +68,11 @@ TIDY_AGAIN_S = 0.05
 STEP_BYTES = 512
 """What a step writes for each of its rows, about."""
 
-STEP_ROWS = 10_000
-"""In the steps of one commit, unless one of them has more: some 100 ms on a slow disk."""
-
 COMMITS_KEPT = 1000
 """For the 99th percentile."""
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Pushed:
-    """Steps that belong together, and who waits for their commit."""
-
-    __slots__ = ("done", "steps")
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = steps
-        self.done = trio.Event()
-
-    @property
-    def rows(self) -> int:
-        """How many rows they change."""
-        return sum(map(_rows_of, self.steps))
 
 
 class Writer:
@@ -100,22 +85,22 @@ class Writer:
 
     def __init__(self, opener: Opener, *, inline: bool, committed: Callable[[Sequence[Step]], object]) -> None:
         self._opener = opener
-        self._inline = inline
         self._committed = committed
-        self._limiter = trio.CapacityLimiter(1)
+        self._thread = DiskThread(inline=inline)
         self._disk = trio.Lock()
         self.store: Store | None = None
+        self.seen = NOTHING_SEEN
+        """Of the file that was open last."""
         self.trouble: Trouble | None = Trouble(Kind.DISK, f"{opener.path}: not open yet")
         self._pending: deque[PendingRow] = deque()
         self._ended_pending = 0
-        self._steps: deque[Pushed] = deque()
+        self._steps = StepQueue()
         self._taken: list[PendingRow] = []
         self._broken: Store | None = None
         self._said: Kind | None = None
         """What the log said last."""
         self._doubt: Doubt | None = None
         """The commit that is in doubt; its rows are in ``_taken``."""
-        self._began: float | None = None
         self._wake = trio.Event()
         self._next_try = -math.inf
         self._can_step = False
@@ -161,7 +146,7 @@ class Writer:
 
     def resolved(self, row: PendingRow, outcome: Outcome) -> None:
         """`RowWatcher`: the batch of a stored row has ended."""
-        self.push(_step_of(row.id, outcome))
+        self.push(step_of(row.id, outcome))
 
     async def step(self, *steps: Step) -> None:
         """Have them committed, together. On cancellation: they are committed all the same, some time."""
@@ -169,10 +154,8 @@ class Writer:
 
     def push(self, *steps: Step) -> Pushed:
         """Have them committed, together, some time; synchronous."""
-        waiting = Pushed(steps)
-        self._steps.append(waiting)
         self._wake.set()
-        return waiting
+        return self._steps.push(steps)
 
     @property
     def problem(self) -> str:
@@ -181,8 +164,8 @@ class Writer:
             return "closed"
         if self.trouble is not None:
             return self.trouble.problem
-        if self._began is not None and (hanging_s := time.perf_counter() - self._began) > HANGS_S:
-            return f"{self._opener.path}: a commit has been waiting for the disk for {hanging_s:.0f} s"
+        if (hanging_s := self._thread.waiting_s) > HANGS_S:
+            return f"{self._opener.path}: it has been waiting for the disk for {hanging_s:.0f} s"
         return ""
 
     @property
@@ -204,18 +187,17 @@ class Writer:
             store = self.store
             doubt = Doubt.of(store, 0)
             try:
-                result = await self._call(fn, store)
-                self.last_id = max(self.last_id, store.account.last_id)
+                result = await self._thread.call(fn, store)
+                self._look(store)
                 return then(result)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
                 self._fail(error, doubt)
                 return None
 
-    async def _call(self, fn: Callable[..., T], *args: object) -> T:
-        if self._inline:
-            await trio.lowlevel.checkpoint()
-            return fn(*args)
-        return await trio.to_thread.run_sync(fn, *args, abandon_on_cancel=True, limiter=self._limiter)
+    def _look(self, store: Store) -> None:
+        """What the thread did is seen here when it is back, in the same turn in which its rows are told."""
+        self.seen = store.seen()
+        self.last_id = max(self.last_id, store.account.last_id)
 
     async def run(self) -> None:
         """Write until `close` was called and there is nothing left to write.
@@ -235,7 +217,7 @@ class Writer:
             await self._tidy(1)
             async with self._disk:
                 store, self.store = self.store, None
-                await self._call(close, store, self._opener)
+                await self._thread.call(close, store, self._opener)
         finally:
             self.closing = True
             self._refuse_pending()
@@ -281,23 +263,22 @@ class Writer:
             refused = self.refused_unsaved
             changes = Changes(rows=[_new_row(row) for row in rows], steps=steps, refused=refused)
             doubt = Doubt.of(store, refused)
-            began = self._began = time.perf_counter()
+            began = time.perf_counter()
             try:
                 if self.trouble is None:
-                    await self._call(store.commit, changes)
+                    await self._thread.call(store.commit, changes)
                 else:
-                    await self._call(commit_in_need, self._opener, store, changes)
+                    await self._thread.call(commit_in_need, self._opener, store, changes)
             except (NotCommitted, CommitInDoubt) as error:
-                self._steps.extendleft(reversed(waiting))
+                self._steps.put_back(waiting)
                 self._fail(error, doubt)
                 if isinstance(error, NotCommitted):
                     self._end_taken()
                 return
-            finally:
-                self._began = None
+            self._look(store)
             self.commit_times.append(time.perf_counter() - began)
             self.refused_unsaved -= refused
-            self._untidy_bytes += sum(row.size for row in rows) + STEP_BYTES * sum(map(_rows_of, steps)) + 1
+            self._untidy_bytes += sum(row.size for row in rows) + STEP_BYTES * sum(each.rows for each in waiting) + 1
             self._committed(steps)
             self._end_taken(row.id for row in rows)
             for each in waiting:
@@ -317,15 +298,7 @@ class Writer:
             rows.append(row)
             size += row.size
         self._taken = rows
-        return rows, self._take_steps()
-
-    def _take_steps(self) -> list[Pushed]:
-        waiting: list[Pushed] = []
-        count = 0
-        while self._steps and (not waiting or count + self._steps[0].rows <= STEP_ROWS):
-            waiting.append(self._steps.popleft())
-            count += waiting[-1].rows
-        return waiting
+        return rows, self._steps.take()
 
     def _end_taken(self, stored_ids: Iterable[int] = ()) -> None:
         rows, self._taken = self._taken, []
@@ -386,21 +359,23 @@ class Writer:
             broken, self._broken = self._broken, None
             damaged = self.trouble is not None and self.trouble.kind is Kind.DAMAGED
             try:
-                self.store = await self._call(open_again, self._opener, self.store, broken, damaged)
-                self.last_id = max(self.last_id, self.store.account.last_id)
+                self.store = await self._thread.call(open_again, self._opener, self.store, broken, damaged)
+                self._look(self.store)
                 if self._doubt is not None:
                     await self._settle(self.store, self._doubt)
-                await self._call(probe, self._opener, self.store)
+                await self._thread.call(probe, self._opener, self.store)
             except (NotCommitted, CommitInDoubt, *CAUSES) as error:
                 self._fail(error)
                 self._can_step = self.store is not None and self.trouble is not None and self.trouble.kind is Kind.FULL
             else:
+                self._look(self.store)
                 self._work_again()
             finally:
                 self.first_try.set()
 
     async def _settle(self, store: Store, doubt: Doubt) -> None:
-        stored = await self._call(settle, store, doubt, [row.id for row in self._taken])
+        stored = await self._thread.call(settle, store, doubt, [row.id for row in self._taken])
+        self._look(store)
         self._doubt = None
         if store.account.refused >= doubt.refused_total:
             self.refused_unsaved -= doubt.refused
@@ -422,17 +397,3 @@ def _new_row(row: PendingRow) -> NewRow:
         stored_at_ms=row.stored_at_ms,
         payload=row.payload,
     )
-
-
-def _rows_of(step: Step) -> int:
-    return len(step.reasons if isinstance(step, Kill) else step.ids)
-
-
-def _step_of(row_id: int, outcome: Outcome) -> Step:
-    match outcome:
-        case Delivered():
-            return Leave([row_id], "resolved")
-        case NotSent():
-            return Return([row_id], attempted=False)
-        case Unknown():
-            return Return([row_id], attempted=True)

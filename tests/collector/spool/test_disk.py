@@ -4,7 +4,6 @@ import os
 import resource
 import sqlite3
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from collector.spool import DiskSpool, open_spool, spool, writer
+from collector.spool import DiskSpool, open_spool, writer
 from collector.spool.base import Refused, Selection, Stored, StoredRow
 from collector.spool.changes import Changes, NotCommitted
 from collector.spool.files import holder_of
@@ -314,36 +313,6 @@ async def test_held_row_survives_a_salvage_at_work_and_hears_of_its_batch(tmp_pa
         await until(lambda: opened.statistics().held_rows == 0)
         assert b"held" in {stored.record.value for stored in await take_all(opened)}
         assert opened.statistics().difference == 0
-
-
-async def test_hanging_disk_holds_up_neither_requests_nor_the_exit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spool, "CLOSE_S", 0.3)
-    monkeypatch.setattr(writer, "HANGS_S", 0.1)
-    goes_on = threading.Event()
-    really = Store.commit
-
-    def commit(self: Store, changes: Changes) -> None:
-        if changes.rows:
-            goes_on.wait()
-        really(self, changes)
-
-    monkeypatch.setattr(Store, "commit", commit)
-    try:
-        async with open_spool(config_of(tmp_path), node="n") as opened:
-            taken = opened.submit([row(b"taken")])
-            await trio.sleep(0.2)
-            assert opened.statistics().state == "failed"
-            assert "waiting for the disk" in opened.statistics().problem
-            (told,) = opened.submit([row(b"later")]).outcomes
-            assert isinstance(told, Refused)
-            began = trio.current_time()
-        assert trio.current_time() - began < 1
-        taken.withdraw()
-        assert taken.outcomes == [None]  # nobody knows
-    finally:
-        goes_on.set()
 
 
 async def test_emptied_spool_gives_its_disk_space_back(tmp_path: Path) -> None:

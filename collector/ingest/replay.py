@@ -34,6 +34,7 @@ import trio
 
 from collector.config import Config
 from collector.ingest.enqueue import ProducerLike
+from collector.ingest.probe_rows import ProbeRows
 from collector.ingest.replay_log import ReplayLog
 from collector.ingest.replay_pace import Backoff, Drain, Pace, Place
 from collector.ingest.replay_rows import ROW_COST_BYTES, RowsInWork
@@ -41,6 +42,7 @@ from collector.ingest.replay_statistics import ReplayState, ReplayStatistics
 from collector.ingest.spool_age import AgeAlarm
 from collector.spool.base import Selection, Spool, StoredRow
 from kafka_client.cluster.alarm import TaskAlarm
+from kafka_client.outcome import TopicPartition
 
 __all__ = ["DiversionLike", "Replay", "ReplayProducer"]
 
@@ -148,6 +150,7 @@ class Replay:
         self._pace = Pace(settings.replay_events_per_s, CHUNK_S)
         self._backoff = Backoff(*BACKOFF_S, self._random)
         self._drain = Drain(RATE_WINDOW_S)
+        self._probe_rows = ProbeRows(spool, topic=self._topic, by_key=self._by_key)
         self._probes: dict[int, Backoff] = {}
         self._probing: set[int] = set()
         self._diverted: frozenset[int] = frozenset()
@@ -291,6 +294,7 @@ class Replay:
         if back:
             for partition in back:
                 self._probes.pop(partition, None)
+                self._probe_rows.forget(partition)
             self._place.return_to_oldest()
             self._backoff.worked()
         self._diverted = diverted
@@ -309,23 +313,17 @@ class Replay:
             backoff = self._probes.setdefault(partition, Backoff(*BACKOFF_S, self._random))
             if trio.current_time() < backoff.next_at:
                 continue
-            others = frozenset() if partitions is None else frozenset(range(partitions)) - {partition}
-            after_id = self._place.after_id if partitions is None else 0
-            rows = await self._spool.take(
-                Selection(
-                    rows=1,
-                    bytes=1,
-                    after_id=after_id,
-                    partitions=partitions or 0,
-                    without=others,
-                    by_key=self._by_key,
-                )
-            )
+            if partitions is None:
+                rows: Sequence[StoredRow] | None = await self._probe_rows.of_any_topic(self._place.after_id)
+            else:
+                rows = await self._probe_rows.of_partition(partition, partitions)
             if rows:
                 self._rows.took(rows)
                 self._probing.add(partition)
                 self._probes_total += 1
                 nursery.start_soon(self._wait_for_probe, rows, partition, backoff, name=f"replay: probe of {partition}")
+            elif rows is None:
+                self._alarm.ring()
             else:
                 self._place.return_to_oldest()
                 backoff.failed(trio.current_time())
@@ -334,14 +332,16 @@ class Replay:
         try:
             # No end of its own: `delivery_timeout_s` is one. But a row of another topic does not find ours.
             found = rows[0].record.topic == self._topic
-            explicit = None if partition == _UNKNOWN else partition
-            if not await self._rows.send(rows, explicit, math.inf if found else self._patience_s):
+            if not await self._rows.send(rows, self._partition(partition), math.inf if found else self._patience_s):
                 backoff.failed(trio.current_time())
                 if partition == _UNKNOWN:
                     self._place.after_id = rows[0].id
         finally:
             self._probing.discard(partition)
             self._look_again()
+
+    def _partition(self, index: int | None) -> TopicPartition | None:
+        return None if index is None or index == _UNKNOWN else TopicPartition(self._topic, index)
 
     def _look_again(self) -> None:
         # The diversion's own look may be a little older than the answer.
@@ -384,7 +384,8 @@ class Replay:
         self._log.replaying(now, self._rows.delivered_total, self._spool.statistics())
         self._rows.took(rows)
         self._pace.took(len(rows), now, share=share)
-        left = await self._rows.send(rows, self._diversion.healthy_partition() if diverted else None, self._patience_s)
+        detour = self._partition(self._diversion.healthy_partition() if diverted else None)
+        left = await self._rows.send(rows, detour, self._patience_s)
         now = trio.current_time()
         self._place.tried(rows[-1].id, now - began, now, left=left, of=len(rows))
         self._pace.worked(now - began, now)

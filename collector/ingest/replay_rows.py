@@ -21,7 +21,7 @@ from collector.ingest.enqueue import DeliveryLike, ProducerLike
 from collector.ingest.record import MAYBE_DUPLICATE
 from collector.ingest.verdict import FINAL_REASONS, first_word
 from collector.spool.base import Spool, StoredRow
-from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
+from kafka_client.outcome import Delivered, NotSent, Outcome, Record, TopicPartition, Unknown
 
 __all__ = ["RowsInWork", "record_of", "size_of"]
 
@@ -38,14 +38,18 @@ def size_of(row: StoredRow) -> int:
     return size
 
 
-def record_of(row: StoredRow, partition: int | None = None) -> Record:
-    """The record to send: marked where an earlier copy may be in the log; to ``partition`` where it has no key."""
+def record_of(row: StoredRow, detour: TopicPartition | None = None) -> Record:
+    """The record to send: marked where an earlier copy may be in the log.
+
+    Without a key it goes to ``detour``, if that is of its topic: a row of another may be of one with fewer partitions.
+    """
     record = row.record
     headers = record.headers
     if row.attempted and MAYBE_DUPLICATE not in headers:
         headers = (*headers, MAYBE_DUPLICATE)
-    if record.key is not None:
-        partition = None
+    partition = None
+    if detour is not None and record.key is None and record.topic == detour.topic:
+        partition = detour.partition
     return Record(record.topic, record.value, record.key, headers, record.timestamp_ms, partition)
 
 
@@ -99,7 +103,7 @@ class RowsInWork:
             self.bytes += size
             self.marked_total += row.attempted
 
-    async def send(self, rows: Sequence[StoredRow], partition: int | None, patience_s: float) -> int:
+    async def send(self, rows: Sequence[StoredRow], detour: TopicPartition | None, patience_s: float) -> int:
         """Mark rows, deliver them, wait up to ``patience_s``; returns how many have left the spool.
 
         On cancellation: as at the end of the patience.
@@ -112,7 +116,7 @@ class RowsInWork:
             if fresh:
                 await self._spool.mark_attempted(fresh)
             marked = True
-            opened, left = self._open(rows, partition)
+            opened, left = self._open(rows, detour)
             with trio.move_on_after(patience_s) as patience:  # noqa: ASYNC912  # none is open where all are poison
                 for _, delivery in opened:
                     await delivery.wait()
@@ -127,17 +131,17 @@ class RowsInWork:
         return left  # noqa: ASYNC910  # without one where all rows are poison and were marked before
 
     def _open(
-        self, rows: Sequence[StoredRow], partition: int | None
+        self, rows: Sequence[StoredRow], detour: TopicPartition | None
     ) -> tuple[list[tuple[Sequence[StoredRow], DeliveryLike]], int]:
         """Hand rows to the producer; returns them with their deliveries, and how many are poison."""
         try:
-            return [(rows, self._producer.delivery([record_of(row, partition) for row in rows]))], 0
+            return [(rows, self._producer.delivery([record_of(row, detour) for row in rows]))], 0
         except (TypeError, ValueError) as error:
             if len(rows) == 1:
                 self._poison(rows[0], f"poison: {error}")
                 return [], 1
         half = len(rows) // 2
-        first, second = self._open(rows[:half], partition), self._open(rows[half:], partition)
+        first, second = self._open(rows[:half], detour), self._open(rows[half:], detour)
         return first[0] + second[0], first[1] + second[1]
 
     def _not_tried(self, rows: Sequence[StoredRow]) -> None:

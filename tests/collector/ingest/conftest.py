@@ -1,8 +1,9 @@
 """A replay between a spool in memory and the strict fake cluster, on virtual time."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import pytest
 import trio
@@ -116,8 +117,9 @@ def open_room() -> OpenRoom:
         start: bool = True,
         warm: bool = True,
         lag_s: Callable[[], float] = lambda: 0.0,
+        other_topics: Mapping[str, int] = MappingProxyType({}),
     ) -> AsyncIterator[Room]:
-        async with open_fake_cluster(brokers=brokers, topics={"events": partitions}) as cluster:
+        async with open_fake_cluster(brokers=brokers, topics={"events": partitions, **other_topics}) as cluster:
             config = Config(
                 kafka=KafkaConfig(bootstrap_servers=tuple(cluster.bootstrap_servers), compression="none"),
                 spool=replace(SpoolConfig(path=":memory:"), **(spool or {})),  # type: ignore[arg-type]

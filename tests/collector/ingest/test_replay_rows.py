@@ -149,14 +149,15 @@ async def test_rows_whose_mark_was_cancelled_were_not_tried() -> None:
 
 def test_mark_stands_once_and_a_partition_is_for_rows_without_a_key() -> None:
     marked = ("maybe-duplicate", b"1")
-    assert record_of(row(1), 7).partition == 7
+    assert record_of(row(1), TopicPartition("events", 7)).partition == 7
+    assert record_of(row(1), TopicPartition("renamed", 7)).partition is None
     assert marked not in record_of(row(1)).headers
     again = row(1, attempted=True)
     assert record_of(again).headers == (("message-id", b"m"), marked)
     twice = StoredRow(id=1, record=record_of(again), app="a", key_hash=None, stored_at_ms=0, attempted=True)
     assert record_of(twice).headers.count(marked) == 1
     keyed = StoredRow(id=1, record=Record("events", b"v", b"k"), app="a", key_hash=1, stored_at_ms=0, attempted=False)
-    assert record_of(keyed, 7).partition is None
+    assert record_of(keyed, TopicPartition("events", 7)).partition is None
 
 
 def test_pace_makes_good_a_late_wake_up_and_saves_up_no_more() -> None:

@@ -261,7 +261,7 @@ class Replay:
                 self._set("waiting", "for the end of batches")
             else:
                 self._set("idle")
-                self._log.empty(now, self._rows.delivered_total)
+                self._log.empty(now, statistics)
             return now + TICK_S  # noqa: ASYNC910
         partitions = self._producer.partitions_of(self._topic)
         diverted = self._look_at_diversion()
@@ -381,7 +381,7 @@ class Replay:
             return min(self._place.found_nothing(now), self._next_probe())
         self._set("replaying")
         self._chunks_total += 1
-        self._log.replaying(now, self._rows.delivered_total, self._spool.statistics())
+        self._log.replaying(now, self._spool.statistics())
         self._rows.took(rows)
         self._pace.took(len(rows), now, share=share)
         detour = self._partition(self._diversion.healthy_partition() if diverted else None)

@@ -24,13 +24,14 @@ class Disk:
     def __init__(self, writer) -> None:
         self._works = trio.Event()
         self._works.set()
-        whole = writer._call
+        thread = writer._thread
+        whole = thread.call
 
         async def call(fn, *args):
             await self._works.wait()
             return await whole(fn, *args)
 
-        writer._call = call
+        thread.call = call
 
     def stop(self) -> None:
         self._works = trio.Event()

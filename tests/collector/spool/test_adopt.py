@@ -89,9 +89,9 @@ async def test_a_restart_adopts_the_files_of_all_that_are_gone(tmp_path: Path) -
         await until(lambda: spools(tmp_path) == ["a.sqlite3"])
         await check_all(spool, {b"b0"})
         await store(spool, b"new", 3)
+        await until(lambda: notes_in(tmp_path / "a.sqlite3") == [])
     assert sorted(os.listdir(tmp_path)) == ["a.sqlite3", "a.sqlite3.lock", "a.sqlite3.room"]
     with closing(sqlite3.connect(tmp_path / "a.sqlite3")) as connection:
-        assert connection.execute("SELECT * FROM moving").fetchall() == []
         assert connection.execute("SELECT reason FROM dead").fetchall() == [("poison",)]
 
 
@@ -104,7 +104,12 @@ async def test_a_living_process_adopts_the_file_of_one_that_ends(tmp_path: Path)
             assert living.statistics().rows == 0
         await until(lambda: spools(tmp_path) == ["a.sqlite3"])
         assert {stored.record.value for stored in await take_all(living)} == {b"b0", b"b1", b"b2"}
-        assert holder_of(tmp_path / "b.sqlite3") is None
+        await until(lambda: holder_of(tmp_path / "b.sqlite3") is None)
+
+
+def notes_in(file: Path) -> list[tuple[str, str, int]]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute("SELECT * FROM moving").fetchall()
 
 
 class Crash(Exception):

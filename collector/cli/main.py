@@ -99,5 +99,7 @@ _MENDABLE = {
     "collector.devtools.children.ChildFailed",
     "collector.devtools.kafka_install.KafkaUnavailable",
     "collector.devtools.nginx.NginxUnavailable",
+    "collector.last_resort.cursor.CursorFault",
+    "collector.last_resort.lines.Unusable",
     "kafka_client.errors.ConfigError",
 }

@@ -1,7 +1,8 @@
 """``collector replay FILE``: what nginx kept while no collector could be reached goes on its way to Kafka.
 
-Owns: the command line, the producer, signals, what is printed, the exit code: 0 all is done, 3 something is left, 2 the
-configuration or the file. Refuses to know: the lines of the file (`collector.last_resort`).
+Owns: the command line, the producer, signals, what is printed, the exit code: 0 all is done, 3 something is left or may
+be lost, 2 the configuration, the file or the place of the cursor. Refuses to know: the lines of the file
+(`collector.last_resort`).
 
 The first SIGINT or SIGTERM ends it after the chunk that is on its way, a second one at once.
 """
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from collector.config import Config
     from collector.last_resort.lines import KeptFile
-    from collector.last_resort.replay import Report
+    from collector.last_resort.report import Report
 
 __all__ = ["add_arguments", "run"]
 
@@ -57,8 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     import trio
 
     from collector.config_load import check_servable
-    from collector.last_resort.cursor import CursorFault
-    from collector.last_resort.lines import KeptFile, Unusable
+    from collector.last_resort.lines import KeptFile
     from collector.log import configure_logging
 
     config = load(arguments)
@@ -68,12 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     level = "warning" if config.log.level == "info" else config.log.level
     configure_logging(replace(config.log, level=level))
     try:
-        with KeptFile(arguments.file) as file:
-            report = trio.run(_replay, config, file, arguments.wait, arguments.cursors)
-    except (Unusable, CursorFault) as error:
-        raise Mendable(str(error)) from error
+        file = KeptFile(arguments.file)
     except OSError as error:
         raise Mendable(f"{error.filename or arguments.file}: {error.strerror}") from error
+    with file:
+        report = trio.run(_replay, config, file, arguments.wait, arguments.cursors)
     print(arguments.file)
     if report is None:
         print("  cut off: what was on its way is fed back again by the next replay, marked")
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in report.lines():
         print(f"  {line}")
     sys.stdout.flush()
-    return EXIT_DONE if report.done else EXIT_LEFT
+    return EXIT_DONE if report.lossless else EXIT_LEFT
 
 
 async def _replay(config: "Config", file: "KeptFile", patience_s: float, cursors: Path | None) -> "Report | None":

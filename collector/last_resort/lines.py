@@ -10,6 +10,7 @@ reads it for a replay.
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,11 @@ class KeptFile:
         """How large it is now."""
         return os.fstat(self._stream.fileno()).st_size
 
+    @property
+    def age_s(self) -> float:
+        """How long ago somebody wrote to it."""
+        return time.time() - os.fstat(self._stream.fileno()).st_mtime
+
     def identity(self) -> str | None:
         """Return what tells this file from others, under any name; None while it has no whole line."""
         self._stream.seek(0)
@@ -85,10 +91,17 @@ class KeptFile:
         return hashlib.sha256(first).hexdigest()[:IDENTITY_HEX_CHARS]
 
     def lines(self, offset: int, number: int) -> Iterator[RawLine]:
-        """Give the whole lines from ``offset`` on, the first being ``number``, up to the end as it is then."""
+        """Give the whole lines from ``offset`` on, the first being ``number``, up to the end as it is then.
+
+        Raises:
+            Unusable: The disk cannot read it.
+        """
         while True:
-            self._stream.seek(offset)
-            data = self._stream.readline(LINE_BYTES)
+            try:
+                self._stream.seek(offset)
+                data = self._stream.readline(LINE_BYTES)
+            except OSError as error:
+                raise Unusable(f"{self.path} cannot be read at byte {offset}: {error.strerror}") from error
             if not data.endswith(b"\n") and len(data) < LINE_BYTES:
                 return
             end = offset + len(data)

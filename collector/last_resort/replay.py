@@ -1,6 +1,6 @@
 """A file of kept requests, fed back: chunk by chunk, and resumed where the last replay ended.
 
-Owns: the chunks, what the cursor says before and after each, the report. Refuses to know: dialects, Kafka, who runs it.
+Owns: the chunks, what the cursor says before and after each. Refuses to know: dialects, Kafka, who runs it.
 
 Invariants: a line is on the disk as perhaps sent before its first record goes to the producer, and done only when
 every event of it is delivered or rejected for good; a line that cannot be read never stops the others; memory is
@@ -9,25 +9,34 @@ bounded by one chunk and one request.
 Theory. A chunk is a few hundred lines in order. It is prepared, the cursor names its lines as perhaps sent (one fsync),
 it is sent, and what of it is done leaves the cursor with the next chunk's fsync. So a crash repeats one chunk, and the
 repeated records say ``maybe-duplicate: 1``. Where something of a chunk was not delivered in time the replay ends after
-it: whatever holds it up would hold up the rest. The next one begins with those lines.
+it: whatever holds it up would hold up the rest. The next one begins with those lines. It ends too where the cursor
+cannot be written: nothing goes out that the disk does not know of.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import trio
 
 from collector.dialects.base import ClientFault
-from collector.ingest.verdict import Verdict, ranges
-from collector.last_resort.cursor import Cursor, CursorFault, OpenLine, cursor_path, read_cursor, write_cursor
+from collector.ingest.verdict import Kind, Verdict
+from collector.last_resort.cursor import (
+    Cursor,
+    CursorFault,
+    OpenLine,
+    check_place,
+    cursor_path,
+    read_cursor,
+    write_cursor,
+)
 from collector.last_resort.feed import Feeder, Prepared
 from collector.last_resort.kept import LINE_START, BrokenLine, read_kept
 from collector.last_resort.lines import KeptFile, RawLine
+from collector.last_resort.report import Report
 from collector.log import get_logger
 
-__all__ = ["Report", "replay"]
+__all__ = ["replay"]
 
 log = get_logger("replay")
 
@@ -38,51 +47,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 #: Lines that are told one by one; the others are counted.
 TOLD_LINES = 100
 
-LINES_TEXT_BYTES = 500
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What one run did. Lines count from 1; events are those of this run."""
-
-    before: int = 0
-    """Lines that were done when it began."""
-    fed: int = 0
-    refused: int = 0
-    """Requests that a client would have heard 400 for, as a whole."""
-    broken: int = 0
-    """Pieces that are no whole line of nginx's."""
-    events: "Counter[str]" = field(default_factory=Counter)
-    """By the words of the ledger: delivered, rejected, not_sent, unknown, …"""
-    left: tuple[OpenLine, ...] = ()
-    """Lines that are to be fed back again."""
-    reason: str = ""
-    """Why the first of them is left."""
-    behind_bytes: int = 0
-    """At the end of the file, not fed back: what came meanwhile, and a line without its end."""
-    stopped: bool = False
-    """Somebody asked it to stop."""
-
-    @property
-    def done(self) -> bool:
-        """Nothing is left or unknown."""
-        return not self.left and not self.stopped
-
-    def lines(self) -> list[str]:
-        """The report for people."""
-        events = {name: self.events[name] for name in ("delivered", "rejected", "not_sent", "unknown")}
-        events |= {name: count for name, count in self.events.items() if count and name not in events}
-        said = [
-            f"lines: {self.fed} fed back, {self.refused} refused, {self.broken} broken, {len(self.left)} left; "
-            f"{self.before} were done before",
-            "events: " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in events.items()),
-        ]
-        if self.left:
-            numbers = ranges([line.number for line in self.left], LINES_TEXT_BYTES)
-            said.append(f"left: line {numbers} ({self.reason}); run it again")
-        if self.behind_bytes:
-            said.append(f"not looked at yet: {self.behind_bytes} bytes at the end")
-        return said
+#: nginx writes a line at once: half a one that is older will not be completed.
+STILL_WRITTEN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +77,17 @@ async def replay(
         cursors: The directory of the cursor; None: the file's.
 
     Raises:
-        CursorFault: The file is not the one that its cursor is of.
-        OSError: The file cannot be read, or the cursor not written.
+        CursorFault: The file is not the one that its cursor is of, or there is no place for one. Nothing was sent.
+        Unusable: The file cannot be read.
 
     On cancellation: the lines of the chunk that is on its way are fed back again by the next replay, marked.
     """
     run = _Run(file, feeder, patience_s, say)
+    directory = cursors or file.path.parent
     identity = file.identity()
+    check_place(cursor_path(directory, identity or "none"))
     if identity is not None:
-        run.resume(identity, cursors or file.path.parent)
+        run.resume(cursor_path(directory, identity))
         chunk: Sequence[_Item] | None = await run.prepare_open()
         while chunk is not None and await run.send(chunk):
             if stopping():
@@ -143,10 +111,10 @@ class _Run:
         self._cursor = self._written = Cursor()
         self.report = Report()
 
-    def resume(self, identity: str, directory: Path) -> None:
+    def resume(self, path: Path) -> None:
         """Find out how far the last replay came."""
-        self._path = cursor_path(directory, identity)
-        self._cursor = self._written = cursor = read_cursor(self._path)
+        self._path = path
+        self._cursor = self._written = cursor = read_cursor(path)
         if cursor.offset > self._file.size_bytes:
             raise CursorFault(
                 f"{self._file.path} has {self._file.size_bytes} bytes, and {cursor.offset} of it were replayed: it was "
@@ -201,7 +169,7 @@ class _Run:
         at = raw.data.rfind(LINE_START)
         if at:
             if raw.data:
-                self.report.broken += 1
+                self.report.broken.add(raw.number)
                 self._tell(f"line {raw.number}: broken: {'half a line' if at > 0 else 'not a kept request'}")
             if at < 0:
                 return None
@@ -212,12 +180,11 @@ class _Run:
             kept = read_kept(data)
             prepared = await self._feeder.prepare(kept, maybe_duplicate=line.maybe_duplicate)
         except BrokenLine as broken:
-            self.report.broken += 1
+            self.report.broken.add(line.number)
             self._tell(f"line {line.number}: broken: {broken}")
             return None  # noqa: ASYNC910  # nothing was waited for
         except ClientFault as fault:
-            self.report.refused += 1
-            self._tell(f"line {line.number}: refused: {fault}")
+            self._refuse(line, fault)
             return None  # noqa: ASYNC910  # the same
         except Exception:  # the rim of one request: a bug in it leaves its line, and stops no other
             log.exception("a kept request failed", file=str(self._file.path), line=line.number)
@@ -225,6 +192,10 @@ class _Run:
             self._failed.append(line)
             return None  # noqa: ASYNC910  # the same
         return _Item(line, prepared)
+
+    def _refuse(self, line: OpenLine, fault: ClientFault | None) -> None:
+        self.report.refused.add(line.number)
+        self._tell(f"line {line.number}: refused: {fault}")
 
     def _tell(self, text: str) -> None:
         self._told += 1
@@ -234,14 +205,14 @@ class _Run:
             self._say("more lines are no good: they are counted")
 
     async def send(self, chunk: Sequence[_Item]) -> bool:
-        """Send a chunk; whether every line of it is done."""
+        """Send a chunk; whether every line of it is done and the next one may follow."""
         self._move(OpenLine(item.line.offset, item.line.number, maybe_duplicate=True) for item in chunk)
         if not chunk:
             return True  # noqa: ASYNC910  # nothing to send
-        await self._write()
+        if not await self._write():
+            return False
         verdicts = await self._feeder.deliver([item.prepared for item in chunk], self._patience_s)
         left = list(self._left(chunk, verdicts))
-        self.report.fed += len(chunk) - len(left)
         self._move(left)
         return not left and len(self._failed) < CHUNK_LINES
 
@@ -254,23 +225,38 @@ class _Run:
                 self.report.reason = self.report.reason or f"not acknowledged in time: {verdict.reason}"
                 maybe = item.line.maybe_duplicate or bool(counts.delivered or counts.unknown)
                 yield OpenLine(item.line.offset, item.line.number, maybe)
+            elif verdict.kind is Kind.REFUSED:
+                self._refuse(item.line, verdict.fault)
+            else:
+                self.report.fed += 1
 
     def _move(self, open_lines: Iterable[OpenLine]) -> None:
         still_open = (*self._failed, *open_lines)
         self._cursor = Cursor(offset=self._cursor.offset, lines=self._cursor.lines, open=still_open)
 
-    async def _write(self) -> None:  # noqa: ASYNC910  # what is there already needs no waiting
-        """Have the cursor on the disk, where it is not yet."""
+    async def _write(self) -> bool:
+        """Have the cursor on the disk, where it is not yet; whether it is. What failed once is not tried again."""
+        await trio.lowlevel.checkpoint()
+        if self.report.cursor_fault:
+            return False
         if self._cursor != self._written:
-            await trio.to_thread.run_sync(write_cursor, self._path, self._cursor)
+            try:
+                await trio.to_thread.run_sync(write_cursor, self._path, self._cursor)
+            except OSError as error:
+                self.report.cursor_fault = f"{self._path} cannot be written: {error.strerror}"
+                return False
             self._written = self._cursor
+        return True
 
     async def end(self) -> Report:
         """Write down how far it came, and close the report."""
-        await self._write()
-        self.report.left = self._cursor.open
-        self.report.behind_bytes = behind_bytes = self._file.size_bytes - self._cursor.offset
-        if behind_bytes and not self.report.left and not self._behind():
-            self.report.broken += 1
-            self._tell(f"line {self._cursor.lines + 1}: broken so far: it has {behind_bytes} bytes and no end")
-        return self.report
+        report = self.report
+        if not await self._write():
+            self._cursor = self._written
+        report.left = self._cursor.open
+        report.next_line = self._cursor.lines + 1
+        report.behind_bytes = behind_bytes = self._file.size_bytes - self._cursor.offset
+        if behind_bytes and report.done and self._file.age_s > STILL_WRITTEN_S and not self._behind():
+            report.broken.add(report.next_line)
+            self._tell(f"line {report.next_line}: broken: it has {behind_bytes} bytes and no end")
+        return report

@@ -1,5 +1,6 @@
 """`collector replay` on the command line: exit codes and words. What it feeds back is in `last_resort`'s tests."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,6 +63,53 @@ def test_signal_ends_it_after_what_is_on_its_way(command: list[str], tmp_path: P
         process.kill()
     assert process.returncode == 3
     assert "cut off" in said
+
+
+def test_cursors_in_a_directory_that_does_not_exist_is_one_line_and_exit_code_2(
+    command: list[str], tmp_path: Path
+) -> None:
+    for kept in (LINE, b""):
+        (tmp_path / "kept.log").write_bytes(kept)
+        ended = run([*command, "--cursors", str(tmp_path / "none")])
+        assert ended.returncode == 2, ended
+        assert ended.stderr.startswith(f"collector replay: {tmp_path / 'none'} does not exist: make it (install -d ")
+        assert ended.stderr.count("\n") == 1
+
+
+def test_file_that_was_cut_is_one_line_and_exit_code_2(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "kept.log").write_bytes(LINE + b"nonsense\n")
+    assert run([*command, "--wait", "0.3"]).returncode == 3
+    (tmp_path / "kept.log").write_bytes(LINE)
+    ended = run(command)
+    assert ended.returncode == 2, ended
+    assert "it was cut" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_line_that_cannot_be_read_or_is_refused_is_exit_code_3_with_its_number(
+    command: list[str], tmp_path: Path
+) -> None:
+    unknown_path = LINE.replace(b"/v1/track", b"/v1/trak!")
+    (tmp_path / "kept.log").write_bytes(b"nonsense\n" + unknown_path + b"nonsense\n")
+    ended = run(command)
+    assert ended.returncode == 3, ended
+    assert "lines: 0 fed back, 1 refused, 2 broken, 0 left; 0 were done before" in ended.stdout
+    assert "refused: line 2; " in ended.stdout
+    assert "broken: line 1,3; " in ended.stdout
+    assert run(command).returncode == 0, "they were told"
+
+
+def test_last_line_without_its_end_is_an_error_only_where_nobody_appends(command: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "kept.log"
+    file.write_bytes(LINE[:100])
+    ended = run(command)
+    assert ended.returncode == 0, ended
+    assert "0 broken" in ended.stdout
+    assert "not looked at yet: 100 bytes at the end" in ended.stdout
+    os.utime(file, (time.time() - 3600,) * 2)
+    ended = run(command)
+    assert ended.returncode == 3, ended
+    assert "broken: line 1; " in ended.stdout
 
 
 @pytest.mark.parametrize(

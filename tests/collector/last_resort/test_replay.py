@@ -1,7 +1,9 @@
 """The replay of kept lines, into a fake broker: what arrives, what is repeated after a crash, what is said."""
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,12 +16,14 @@ import trio
 from collector.config import AppKeys, KeysConfig, ShutdownConfig
 from collector.devtools.fixtures import default_config, open_collector_app
 from collector.devtools.received import ReceivedEvent
+from collector.last_resort import cursor as cursor_module
 from collector.last_resort import replay as replay_module
-from collector.last_resort.cursor import CursorFault
+from collector.last_resort.cursor import Cursor, CursorFault, cursor_path, read_cursor, write_cursor
 from collector.last_resort.feed import Feeder, Prepared
 from collector.last_resort.kept import KeptRequest
 from collector.last_resort.lines import KeptFile, Unusable
-from collector.last_resort.replay import Report, replay
+from collector.last_resort.replay import replay
+from collector.last_resort.report import Report
 from kafka_client.testing import FakeCluster
 
 
@@ -178,13 +182,52 @@ async def test_what_is_no_good_is_named_and_stops_nothing(
     keys = KeysConfig(apps={"app": AppKeys(write_keys=("known",))})
     report = await run(kafka_broker, file, say=told.append, keys=keys)
     assert ids(kafka_broker) == ["m1"]
-    assert (report.fed, report.refused, report.broken) == (2, 3, 3)
+    assert (report.fed, report.refused.numbers, report.broken.numbers) == (1, [1, 5, 7, 6], [2, 4])
     assert (report.events["delivered"], report.events["rejected"]) == (1, 1)
-    assert [text.split(":")[0] for text in told] == ["line 1", "line 2", "line 4", "line 5", "line 7", "line 8"]
+    lines = ["line 1", "line 2", "line 4", "line 5", "line 7", "line 6"]
+    assert [text.split(":")[0] for text in told] == lines
     assert "invalid_key" in told[0]
     assert "half a line" in told[1]
-    assert "no end" in told[5]
+    assert "invalid_field" in told[5]
     assert report.done, "what is no good is no reason to come back"
+    assert not report.lossless, "nginx has answered 200 for them"
+
+
+async def test_line_whose_events_are_all_bad_is_refused_and_they_are_in_the_bad_topic(
+    kafka_broker: FakeCluster, file: Path, kept_line: KeptLine
+) -> None:
+    body = track(2, event=5)
+    write(file, kept_line(body))
+    report = await run(kafka_broker, file)
+    assert (report.fed, report.refused.numbers, report.lossless) == (0, [1], False)
+    kept = kafka_broker.values("events-bad")
+    async with open_collector_app(kafka_broker) as app:
+        assert (
+            await app.http.post("/v1/track", content=body, headers={"Authorization": "Basic azo="})
+        ).status_code == 400
+    live = kafka_broker.values("events-bad")[len(kept) :]
+    assert len(kept) == len(live) == 1, "as a live one's"
+
+
+async def test_batch_that_is_bad_in_part_is_fed_back_as_a_live_one_is_accepted(
+    kafka_broker: FakeCluster, file: Path, kept_line: KeptLine
+) -> None:
+    events = [{"type": "track", **json.loads(track(1))}, {"type": "track", **json.loads(track(2, event=5))}]
+    write(file, kept_line(json.dumps({"batch": events}).encode(), target="/v1/batch"))
+    report = await run(kafka_broker, file)
+    assert (report.fed, report.events["rejected"], report.lossless) == (1, 1, True)
+    assert len(kafka_broker.values("events-bad")) == 1
+
+
+async def test_old_half_line_at_the_end_is_broken(kafka_broker: FakeCluster, file: Path, kept_line: KeptLine) -> None:
+    write(file, kept_line(track(0)) + kept_line(track(1))[:50])
+    report = await run(kafka_broker, file)
+    assert (report.fed, report.behind_bytes, report.lossless) == (1, 50, True), "nginx may be writing it"
+    os.utime(file, (1, 1))
+    told: list[str] = []
+    report = await run(kafka_broker, file, say=told.append)
+    assert (report.fed, report.broken.numbers, report.lossless) == (0, [2], False)
+    assert "no end" in told[0]
 
 
 async def test_half_a_line_at_the_end_is_read_when_it_is_whole(
@@ -198,7 +241,7 @@ async def test_half_a_line_at_the_end_is_read_when_it_is_whole(
     assert (await run(kafka_broker, file)).fed == 1
     append(file, line[50:] + kept_line(track(2)))
     report = await run(kafka_broker, file)
-    assert (report.before, report.fed, report.broken) == (1, 2, 0)
+    assert (report.before, report.fed, report.broken.count) == (1, 2, 0)
     assert ids(kafka_broker) == ["m0", "m1", "m2"]
     assert marked(kafka_broker) == []
 
@@ -351,6 +394,95 @@ async def test_line_that_meets_a_bug_is_left_and_the_others_go_on(
     assert (report.before, report.fed, report.done) == (3, 1, True)
     assert ids(kafka_broker) == ["m0", "m1", "m2", "m3"]
     assert marked(kafka_broker) == []
+
+
+@pytest.mark.parametrize("failing", ["open", "fsync"])
+async def test_place_where_no_cursor_can_be_written_is_refused_before_the_first_line(
+    kafka_broker: FakeCluster, file: Path, kept_line: KeptLine, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    write(file, kept_line(track(0)))
+
+    def fail(*arguments: object, **options: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    async with open_feeder(kafka_broker) as feeder:
+        with (
+            monkeypatch.context() as patch,
+            KeptFile(file) as opened,
+            pytest.raises(CursorFault, match=f"{file.parent}: .*Read-only file system.*--cursors"),
+        ):
+            patch.setattr(cursor_module.os, failing, fail)
+            await replay(opened, feeder, patience_s=5, say=lambda text: None)
+    assert arrived(kafka_broker) == []
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "fed", "words", "again"),
+    [
+        (1, 0, "it goes on with line 1", []),
+        (2, 2, "it feeds line 1-2 back again and goes on with line 3", ["m0", "m1"]),
+        (4, 6, "it feeds line 5-6 back again and goes on with line 7", ["m4", "m5"]),
+    ],
+)
+async def test_cursor_that_fails_midway_ends_the_replay_and_says_which_lines_come_again(
+    kafka_broker: FakeCluster,
+    file: Path,
+    kept_line: KeptLine,
+    monkeypatch: pytest.MonkeyPatch,
+    fails_at: int,
+    fed: int,
+    words: str,
+    again: list[str],
+) -> None:
+    """The fourth is the one at the end."""
+    monkeypatch.setattr(replay_module, "CHUNK_LINES", 2)
+    write(file, b"".join(kept_line(track(number), request_id=f"r{number}") for number in range(6)))
+    count = 0
+
+    def fail_once(path: Path, cursor: Cursor) -> None:
+        nonlocal count
+        count += 1
+        if count == fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_cursor(path, cursor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replay_module, "write_cursor", fail_once)
+        report = await run(kafka_broker, file)
+    assert count == fails_at, "it is not tried again"
+    assert (report.fed, report.done, report.lossless) == (fed, False, False)
+    said = "\n".join(report.lines())
+    assert "No space left on device" in said
+    assert words in said
+    assert (await run(kafka_broker, file)).lossless
+    assert sorted(set(ids(kafka_broker))) == [f"m{number}" for number in range(6)]
+    assert marked(kafka_broker) == again
+
+
+async def test_cursor_of_root_belongs_to_the_owner_of_its_directory(
+    kafka_broker: FakeCluster, tmp_path: Path, kept_line: KeptLine
+) -> None:
+    """Who is not root has no other owner to give it to."""
+    directory = tmp_path / "kept"
+    directory.mkdir()
+    file = directory / "requests.log"
+    write(file, kept_line(track(0)))
+    if os.geteuid() == 0:
+        os.chown(directory, 65534, 65534)
+    await run(kafka_broker, file)
+    [cursor] = directory.glob("*.cursor")
+    assert (cursor.stat().st_uid, cursor.stat().st_gid) == (directory.stat().st_uid, directory.stat().st_gid)
+
+
+def test_cursor_is_not_written_through_a_link_that_waits_in_its_place(tmp_path: Path) -> None:
+    """Root writes into a directory of somebody else."""
+    other = tmp_path / "other"
+    other.write_bytes(b"mine")
+    path = cursor_path(tmp_path, "x")
+    path.with_suffix(".partial").symlink_to(other)
+    write_cursor(path, Cursor(offset=5))
+    assert other.read_bytes() == b"mine"
+    assert read_cursor(path) == Cursor(offset=5)
 
 
 async def test_cursor_may_be_elsewhere_where_the_place_is_full(

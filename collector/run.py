@@ -258,7 +258,7 @@ async def _signals(leaving: _Leaving, *, task_status: trio.TaskStatus[None] = tr
 
 
 def counts(rooms: Rooms | None) -> dict[str, int]:
-    """The counts of the last log line: what clients were told, and what is left in the spool."""
+    """The counts of the last log line: what clients were told, and ledger B of the spool, since its file was made."""
     if rooms is None:
         return {}
     books, spool = rooms.services.ledger.statistics(), rooms.spool_statistics()
@@ -275,5 +275,14 @@ def counts(rooms: Rooms | None) -> dict[str, int]:
         "difference": books.difference,
     }
     if spool is not None:
-        found |= {"in_spool": spool.rows, "spool_dead": spool.dead_total, "spool_difference": spool.difference}
+        found |= {
+            "in_spool": spool.rows,
+            "spool_in": spool.rows_in_total,
+            "spool_replayed": spool.replayed_total,
+            "spool_resolved": spool.resolved_total,
+            "spool_dead": spool.dead_total,
+            "spool_dropped": spool.dropped_total,
+            "spool_lost": spool.lost_total,
+            "spool_difference": spool.difference,
+        }
     return found

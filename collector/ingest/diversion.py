@@ -174,6 +174,12 @@ class _Topic:
             before.seen_ill_at = now
             before.why = why
 
+    def ill_for_people(self) -> dict[str, object]:
+        """Which ones, for the log."""
+        if _ALL in self.ill:
+            return {"partitions": "all: the topic's partitions are unknown"}
+        return {"partitions": sorted(self.ill), "of": self.count}
+
     def healthy(self, now: float) -> int | None:
         """A partition that is not diverted, the same for a while; None: there is none."""
         if now < self.sticky_until and self.sticky < self.count and self.sticky not in self.ill:
@@ -317,8 +323,7 @@ class Diversion:
                 log.warning(
                     "Kafka does not take events for some partitions now",
                     topic=events.name,
-                    partitions=sorted(events.ill),
-                    of=events.count,
+                    **events.ill_for_people(),
                     why=sorted({ill.why for ill in events.ill.values()}),
                     instead="spool" if self._open else "nothing: there is no spool to go to",
                 )

@@ -207,7 +207,9 @@ async def test_what_is_safe_in_the_spool_is_no_error_and_what_is_in_memory_is(
         await running.ended.wait()
     last = lines()[-1]
     assert (last["event"], last["spooled"], last["unknown"], last["unresolved"]) == ("stopped", 1, 0, 0)
-    assert (last["in_spool"], last["spool_difference"]) == (1, 0)
+    names = ("in", "replayed", "resolved", "dead", "dropped", "lost", "difference")
+    assert {name: last[f"spool_{name}"] for name in names} == dict.fromkeys(names, 0) | {"in": 1}
+    assert last["in_spool"] == 1
     if path == ":memory:":
         assert running.report.code == EXIT_UNKNOWN
         return
@@ -224,7 +226,8 @@ async def test_what_is_safe_in_the_spool_is_no_error_and_what_is_in_memory_is(
     assert first.value != second.value == replayed.value, "the producer's end left it in doubt"
     marks = [("maybe-duplicate", b"1") in list(record.headers) for record in (second, replayed)]
     assert marks == [False, True]
-    assert (again.report.code, lines()[-1]["in_spool"]) == (EXIT_DRAINED, 0)
+    last = lines()[-1]
+    assert (again.report.code, last["in_spool"], last["spool_in"], last["spool_replayed"]) == (EXIT_DRAINED, 0, 1, 1)
 
 
 async def test_clients_and_producer_share_one_time_to_drain(cluster, nursery) -> None:

@@ -1,12 +1,15 @@
 """Which partitions are diverted, from health alone and against the strict fake cluster; virtual time."""
 
 import itertools
+import json
 import random
 
 import pytest
 import trio
 
+from collector.config import LogConfig
 from collector.ingest.diversion import LOOK_S, Diversion
+from collector.log import configure_logging
 from kafka_client import PartitionHealth, ProducerConfig, Record, open_producer
 from kafka_client.testing import open_fake_cluster
 
@@ -201,6 +204,17 @@ async def test_topic_that_stays_unknown_for_stall_s_from_the_start_is_diverted(
     patients.answered_at[:3] = [trio.current_time()] * 3
     await trio.sleep(LOOK_S)
     assert diversion.look() is False
+
+
+async def test_log_names_partition_minus_1_of_0(patients, diversion, capsys, autojump_clock) -> None:
+    patients.known = False
+    await trio.sleep(STALL_S + LOOK_S)
+    configure_logging(LogConfig(format="json"))
+    diversion.look()
+    configure_logging(LogConfig(format="console"))
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (line["partitions"], line["why"]) == ("all: the topic's partitions are unknown", ["no_metadata"])
+    assert "of" not in line
 
 
 async def test_topic_that_becomes_known_quickly_is_never_diverted(patients, diversion, autojump_clock) -> None:

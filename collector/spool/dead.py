@@ -5,7 +5,7 @@ Owns: the statements that move rows out of it. Refuses to know: transactions, th
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -26,23 +26,31 @@ class Discard(Struct, frozen=True, eq=False):
     ids: Sequence[int]
 
 
-def revive(connection: sqlite3.Connection, ids: Sequence[int]) -> list[tuple[int | None, int]]:
-    """Move these to the rows, within a transaction; returns hash of the key and size of each that was there."""
+def revive(
+    connection: sqlite3.Connection, ids: Sequence[int], new_id: Callable[[], int]
+) -> list[tuple[int | None, int]]:
+    """Move these to the rows, within a transaction; returns hash of the key and size of each that was there.
+
+    Args:
+        new_id: Gives one to a row whose own another row has, in a file that lost its account once.
+    """
     found = connection.execute(
-        "SELECT d.id, d.key_hash, d.bytes, d.stored_at_ms, d.payload"
+        "SELECT d.id, EXISTS (SELECT 1 FROM rows AS r WHERE r.id = d.id),"
+        " d.key_hash, d.bytes, d.stored_at_ms, d.payload"
         " FROM json_each(?) AS j CROSS JOIN dead AS d ON d.id = j.value",
         (json.dumps(sorted(set(ids))),),
     ).fetchall()
+    revived = [(new_id() if taken else row_id, *rest) for row_id, taken, *rest in found]
     connection.executemany(
         "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
         [
             (row_id, ATTEMPTED, key_hash, size, stored_at_ms, checksum(payload))
-            for row_id, key_hash, size, stored_at_ms, payload in found
+            for row_id, key_hash, size, stored_at_ms, payload in revived
         ],
     )
-    connection.executemany("INSERT INTO payloads VALUES (?, ?)", [(row[0], row[4]) for row in found])
+    connection.executemany("INSERT INTO payloads VALUES (?, ?)", [(row[0], row[4]) for row in revived])
     connection.executemany("DELETE FROM dead WHERE id = ?", [(row[0],) for row in found])
-    return [(key_hash, size) for _, key_hash, size, _, _ in found]
+    return [(key_hash, size) for _, key_hash, size, _, _ in revived]
 
 
 def discard(connection: sqlite3.Connection, ids: Sequence[int]) -> list[int]:

@@ -71,6 +71,11 @@ class Transaction:
         self.dead_rows = 0
         self.dead_bytes = 0
 
+    def new_id(self) -> int:
+        """One that no row has."""
+        self.account.last_id += 1
+        return self.account.last_id
+
     def dead_left(self, size: int) -> None:
         """A dead row is dead no more: an operator has decided."""
         self.dead_rows -= 1

@@ -211,7 +211,7 @@ class Store:
             case Kill(reasons, at_ms):
                 self._kill(reasons, at_ms, transaction)
             case Revive(ids):
-                for key_hash, size in revive(self.connection, ids):
+                for key_hash, size in revive(self.connection, ids, transaction.new_id):
                     transaction.rows.append((ATTEMPTED, key_hash, size, 1))
                     transaction.dead_left(size)
             case Discard(ids):
@@ -244,10 +244,12 @@ class Store:
     def _kill(self, reasons: Mapping[int, str], at_ms: int, transaction: Transaction) -> None:
         found = self._found(reasons)
         for row_id, _, _, size in found:
+            # A file that lost its account once may have given an id twice.
+            taken = self.connection.execute("SELECT 1 FROM dead WHERE id = ?", (row_id,)).fetchone()
             self.connection.execute(
-                "INSERT INTO dead SELECT r.id, r.key_hash, r.bytes, r.stored_at_ms, ?, ?, p.payload"
+                "INSERT INTO dead SELECT ?, r.key_hash, r.bytes, r.stored_at_ms, ?, ?, p.payload"
                 " FROM rows AS r JOIN payloads AS p ON p.id = r.id WHERE r.id = ?",
-                (at_ms, reasons[row_id], row_id),
+                (transaction.new_id() if taken else row_id, at_ms, reasons[row_id], row_id),
             )
             transaction.dead_rows += 1
             transaction.dead_bytes += size

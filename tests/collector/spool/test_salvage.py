@@ -1,6 +1,7 @@
 """A salvage that is interrupted, and one of which little is left: the rows are found, and the new file works."""
 
 import os
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count
@@ -133,3 +134,34 @@ async def test_dead_rows_whose_account_is_lost_do_not_make_the_spool_fail_for_ev
         await opened.dead({4: "poison"})
         assert await store(opened, [b"later"]) == [Stored()]
         assert (opened.statistics().dead_total, opened.statistics().difference) == (4, 0)
+
+
+async def with_an_id_given_twice(directory: Path) -> None:
+    """As a salvage left a file that had lost its account: the next row gets the id of a dead one."""
+    async with open_spool(config_of(directory), node="n") as opened:
+        await store(opened, [b"first"])
+        await opened.dead({1: "poison"})
+    with closing(sqlite3.connect(directory / "n.sqlite3")) as connection, connection:
+        connection.execute("UPDATE account SET last_id = 0")
+
+
+async def test_poison_row_whose_id_a_dead_one_has_does_not_make_every_commit_fail(tmp_path: Path) -> None:
+    await with_an_id_given_twice(tmp_path)
+    async with open_spool(config_of(tmp_path), node="n") as opened:
+        await store(opened, [b"second"])
+        with trio.fail_after(5):
+            await opened.dead({1: "poison too"})
+        assert await store(opened, [b"later"]) == [Stored()]
+        assert (opened.statistics().dead_total, opened.statistics().difference) == (2, 0)
+        assert await opened.revive() is not None
+        assert sorted(map(str, await values_of(opened))) == ["b'first'", "b'later'", "b'second'"]
+
+
+async def test_dead_row_whose_id_another_row_has_is_revived(tmp_path: Path) -> None:
+    await with_an_id_given_twice(tmp_path)
+    async with open_spool(config_of(tmp_path), node="n") as opened:
+        await store(opened, [b"second"])
+        with trio.fail_after(5):
+            assert await opened.revive() is not None
+        assert await values_of(opened) == [b"second", b"first"]
+        assert (opened.statistics().dead_total, opened.statistics().difference) == (0, 0)

@@ -5,9 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from collector.cli.main import main
+from collector.config import LogConfig
+from collector.log import configure_logging
 
 # One line as nginx writes it.
 LINE = (
@@ -25,11 +31,27 @@ def command(tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "collector", "replay", str(tmp_path / "kept.log"), "--config", str(config)]
 
 
-def run(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_what_is_left_is_named_with_its_reason_and_exit_code_3(command: list[str], tmp_path: Path) -> None:
+Run = Callable[[list[str]], Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in this process: a new one takes a second only to import everything."""
+
+    def run(command: list[str]) -> Ended:
+        return Ended(main(command[3:]), *capsys.readouterr())
+
+    yield run
+    configure_logging(LogConfig(format="console"))
+
+
+def test_what_is_left_is_named_with_its_reason_and_exit_code_3(run: Run, command: list[str], tmp_path: Path) -> None:
     (tmp_path / "kept.log").write_bytes(LINE + b"nonsense\n" + LINE)
     ended = run([*command, "--wait", "0.3"])
     assert ended.returncode == 3, ended
@@ -39,7 +61,7 @@ def test_what_is_left_is_named_with_its_reason_and_exit_code_3(command: list[str
     assert "kept.log, line 2: broken: not a kept request" in ended.stderr
 
 
-def test_empty_file_is_done(command: list[str], tmp_path: Path) -> None:
+def test_empty_file_is_done(run: Run, command: list[str], tmp_path: Path) -> None:
     (tmp_path / "kept.log").write_bytes(b"")
     ended = run(command)
     assert ended.returncode == 0, ended
@@ -66,7 +88,7 @@ def test_signal_ends_it_after_what_is_on_its_way(command: list[str], tmp_path: P
 
 
 def test_cursors_in_a_directory_that_does_not_exist_is_one_line_and_exit_code_2(
-    command: list[str], tmp_path: Path
+    run: Run, command: list[str], tmp_path: Path
 ) -> None:
     for kept in (LINE, b""):
         (tmp_path / "kept.log").write_bytes(kept)
@@ -76,7 +98,7 @@ def test_cursors_in_a_directory_that_does_not_exist_is_one_line_and_exit_code_2(
         assert ended.stderr.count("\n") == 1
 
 
-def test_file_that_was_cut_is_one_line_and_exit_code_2(command: list[str], tmp_path: Path) -> None:
+def test_file_that_was_cut_is_one_line_and_exit_code_2(run: Run, command: list[str], tmp_path: Path) -> None:
     (tmp_path / "kept.log").write_bytes(LINE + b"nonsense\n")
     assert run([*command, "--wait", "0.3"]).returncode == 3
     (tmp_path / "kept.log").write_bytes(LINE)
@@ -87,7 +109,7 @@ def test_file_that_was_cut_is_one_line_and_exit_code_2(command: list[str], tmp_p
 
 
 def test_line_that_cannot_be_read_or_is_refused_is_exit_code_3_with_its_number(
-    command: list[str], tmp_path: Path
+    run: Run, command: list[str], tmp_path: Path
 ) -> None:
     unknown_path = LINE.replace(b"/v1/track", b"/v1/trak!")
     (tmp_path / "kept.log").write_bytes(b"nonsense\n" + unknown_path + b"nonsense\n")
@@ -99,7 +121,9 @@ def test_line_that_cannot_be_read_or_is_refused_is_exit_code_3_with_its_number(
     assert run(command).returncode == 0, "they were told"
 
 
-def test_last_line_without_its_end_is_an_error_only_where_nobody_appends(command: list[str], tmp_path: Path) -> None:
+def test_last_line_without_its_end_is_an_error_only_where_nobody_appends(
+    run: Run, command: list[str], tmp_path: Path
+) -> None:
     file = tmp_path / "kept.log"
     file.write_bytes(LINE[:100])
     ended = run(command)
@@ -116,7 +140,9 @@ def test_last_line_without_its_end_is_an_error_only_where_nobody_appends(command
     ("options", "words"),
     [([], "kept.log: No such file or directory"), (["--wait", "0"], "--wait: expected more than 0 seconds, got 0")],
 )
-def test_what_can_be_mended_is_one_line_and_exit_code_2(command: list[str], options: list[str], words: str) -> None:
+def test_what_can_be_mended_is_one_line_and_exit_code_2(
+    run: Run, command: list[str], options: list[str], words: str
+) -> None:
     ended = run([*command, *options])
     assert ended.returncode == 2
     assert ended.stderr.startswith("collector replay: ")

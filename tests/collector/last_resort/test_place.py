@@ -1,11 +1,10 @@
 """The place of the last resort, as `collector check` judges it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from collector.cli.main import main
 from collector.config import Config, NginxConfig
 from collector.last_resort.place import check_place, make_place
 from collector.nginx.check import check_nginx
@@ -71,18 +70,17 @@ def test_without_a_last_resort_no_place_is_looked_at(file: Path) -> None:
     assert any("503" in finding.text for finding in findings)
 
 
-def test_check_fails_where_the_place_is_not_fit(tmp_path: Path, file: Path) -> None:
+def test_check_fails_where_the_place_is_not_fit(tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     configuration = tmp_path / "collector.toml"
     configuration.write_text(
         f'[nginx]\nlast_resort = "accept"\nlast_resort_file = "{file}"\nlast_resort_free_bytes = 1\n'
         'upstreams = ["127.0.0.1:1", "127.0.0.1:2"]\n'
     )
-    command = [sys.executable, "-m", "collector", "check", "--offline", "--config", str(configuration)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2, ended
-    assert f"FAIL {file.parent} is missing" in ended.stdout
+    command = ["check", "--offline", "--config", str(configuration)]
+    assert main(command) == 2
+    assert f"FAIL {file.parent} is missing" in capsys.readouterr().out
     make_place(file)
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended
-    assert "the requests of one key go to one of them" in ended.stdout
-    assert "survives a process crash, not a power cut" in ended.stdout
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "the requests of one key go to one of them" in said
+    assert "survives a process crash, not a power cut" in said

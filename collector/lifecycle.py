@@ -95,6 +95,10 @@ class Lifecycle:
             self._spool_full = self._spool_filled() > (SPOOL_ROOM if self._spool_full else SPOOL_FULL)
         return self._spool_full
 
+    def behind(self) -> bool:
+        """True while the loop is later than half of its bound: a queue that it has to go through only grows."""
+        return self._lag() > self._max_lag_s / 2
+
     def status(self) -> str:
         """One word: ``ready`` | ``starting`` | ``draining`` | ``lagging`` | ``spool_full``."""
         if self._phase is Phase.STARTING:

@@ -153,6 +153,7 @@ async def _run(
                 admin=monitor.admin_address,
                 services=services,
             )
+            limits.behind, limits.refused = services.lifecycle.behind, services.refused
             monitor.watch("connections", limits.statistics)
             serve = partial(serve_stock, make_app(services), config, listener, limits)
             await take_signals()

@@ -73,3 +73,8 @@ class Services:
         """Count a request against its dialect's rate limits, where those are on. Raises `Shed`."""
         if self.quota is not None and (wait_s := self.quota.take(parsed, received_at_ms)) > 0:
             raise Shed("quota", f"more than Heap's rate limits allow; room again in {wait_s:.1f} s")
+
+    def refused(self, size_bytes: int) -> None:
+        """Count a request that was answered 503 before it was accepted: the loop was behind."""
+        self.monitor.shed("lag")
+        self.ledger.unparsed(size_bytes)

@@ -23,6 +23,9 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - It closes its listener with connections in the kernel's queue, which are reset, and 1 ms later those that it has just
   accepted and that are about to send: `web.listeners.stop_listening`.
 - It accepts any number of connections: `ConnectionLimits`.
+- It accepts one connection in a turn of the loop, and a connection costs it more than a request, even one that is
+  refused. Where turns are long, under overload, who waits in the kernel's queue would wait beyond every deadline of
+  ours, and nginx would say 504: they are answered 503 there (`_mind_the_queue`).
 
 The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name, and so its protocols ``WSStream``. `install`
 puts functions there which looks at the ``Config`` it is given, and starts our class only where that says so: other
@@ -33,7 +36,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import hypercorn.protocol.h2 as hypercorn_http2
 import hypercorn.protocol.h11 as hypercorn_http1
@@ -56,7 +59,7 @@ from collector.deadlines import DeadlineChain
 from collector.log import get_logger
 from collector.web.asgi_types import AsgiApp
 from collector.web.handle import STATE_KEY
-from collector.web.listeners import stop_listening
+from collector.web.listeners import refuse_waiting, stop_listening
 
 __all__ = ["Connection", "ConnectionLimits", "install", "serve_stock"]
 
@@ -71,8 +74,23 @@ FIRST_REQUEST_S = 0.25
 #: What a request for a websocket hears that is no handshake.
 NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
 
+#: How often the kernel's queue of connections is looked at.
+LOOK_S = 0.05
+
 #: The attribute of Hypercorn's ``Config`` that asks for our connection class.
 LIMITS_ATTRIBUTE = "collector_limits"
+
+#: What a request for a websocket hears that is no handshake.
+NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
+
+#: The kernel's queue of connections while the loop is behind, what that is, and how often it is looked at.
+BEHIND_BACKLOG = 8
+BEHIND_S = 0.1
+LOOK_S = 0.05
+
+#: The attributes of Hypercorn's ``Config`` that ask for our connection class, and have its listening socket.
+LIMITS_ATTRIBUTE = "collector_limits"
+LISTENER_ATTRIBUTE = "collector_listener"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +108,10 @@ class ConnectionLimits:
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
+        self.behind: Callable[[], bool] = lambda: False
+        """Whether the loop is so late that who has not been accepted yet is refused."""
+        self.refused: Callable[[int], object] = lambda size: None
+        """Told how many bytes such a one had sent."""
         self.open: set[Connection] = set()
         self.opened_total = 0
         self.turned_away_total = 0
@@ -341,6 +363,9 @@ async def serve_stock(  # noqa: ASYNC128
     descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
     setattr(settings, LIMITS_ATTRIBUTE, limits)
+    # The same number, which Hypercorn closes: this object never does.
+    queue = socket.socket(fileno=descriptor)
+    queue.setblocking(False)
 
     async def until_nobody_connects() -> None:
         await shutdown()
@@ -354,13 +379,27 @@ async def serve_stock(  # noqa: ASYNC128
         await trio.sleep_until(deadline)
         limits.abort_all()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(until_shutdown, name="stock: the end of the drain")
-        await hypercorn.trio.serve(
-            cast("ASGIFramework", app),
-            settings,
-            shutdown_trigger=until_nobody_connects,
-            task_status=task_status,
-            mode="asgi",
-        )
-        nursery.cancel_scope.cancel(reason="the server has ended")
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until_shutdown, name="stock: the end of the drain")
+            nursery.start_soon(_mind_the_queue, queue, limits, name="stock: the kernel's queue")
+            await hypercorn.trio.serve(
+                cast("ASGIFramework", app),
+                settings,
+                shutdown_trigger=until_nobody_connects,
+                task_status=task_status,
+                mode="asgi",
+            )
+            nursery.cancel_scope.cancel(reason="the server has ended")
+    finally:
+        queue.detach()
+
+
+async def _mind_the_queue(listener: socket.socket, limits: ConnectionLimits) -> NoReturn:
+    """While the loop is behind, refuse who waits to be accepted. On cancellation: they wait on."""
+    while True:
+        if limits.behind():
+            for size in refuse_waiting(listener, most=limits.bound):
+                limits.turned_away_total += 1
+                limits.refused(size)
+        await trio.sleep(LOOK_S)

@@ -1,4 +1,4 @@
-"""Listeners: how they close."""
+"""Listeners: how they close, and how they refuse who waits."""
 
 import socket
 import time
@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from collector.config import HttpConfig
-from collector.web.listeners import EMPTIED_WITHIN_S, address_of, open_listener, stop_listening
+from collector.web.listeners import EMPTIED_WITHIN_S, address_of, open_listener, refuse_waiting, stop_listening
 
 
 async def test_accept_in_the_turn_after_the_close_finds_nobody_instead_of_failing() -> None:
@@ -44,3 +44,22 @@ async def test_close_with_a_queue_that_nobody_empties_ends_and_does_not_spin() -
         client.settimeout(5)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+
+
+async def test_who_waits_to_be_accepted_is_answered_503_and_closed() -> None:
+    listener = await open_listener(HttpConfig(bind="127.0.0.1:0"))
+    host, _, port = address_of(listener).rpartition(":")
+    request = b"POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    with listener, socket.create_connection((host, int(port))) as asking, socket.create_connection((host, int(port))):
+        asking.sendall(request)
+        assert list(refuse_waiting(listener, most=1)) == [len(request)]
+        assert list(refuse_waiting(listener, most=10)) == [0], "one that has not asked yet"
+        assert list(refuse_waiting(listener, most=10)) == []
+        asking.settimeout(5)
+        head, _, body = b"".join(iter(lambda: asking.recv(65536), b"")).partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    assert lines[0] == "HTTP/1.1 503 Service Unavailable"
+    headers = dict(line.split(": ") for line in lines[1:])
+    assert 4 <= int(headers["Retry-After"]) <= 8
+    assert headers["Connection"] == "close"
+    assert int(headers["Content-Length"]) == len(body)

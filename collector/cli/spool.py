@@ -79,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ids(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        words = f"expected ids such as 17,18 (`collector spool export` shows them), got {text!r}"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -39,7 +39,12 @@ ANSWER_S: Final = 30.0
 """An owner answers after 20 s at the latest, done or not."""
 
 LOOK_S: Final = 0.1
+
 SAY_S: Final = 5.0
+"""Between two lines of a replay …"""
+
+SAY_AGAIN_S: Final = 10.0
+"""… and between two that are the same."""
 
 T = TypeVar("T")
 
@@ -110,13 +115,15 @@ async def _until_empty(rooms: "Rooms", path: Path) -> None:
 
     assert rooms.spool is not None
     assert rooms.replay is not None
-    said_at = trio.current_time()
+    said, said_at = "", trio.current_time()
     await trio.lowlevel.checkpoint()
     while (now := rooms.spool.statistics()).rows:  # neither the disk nor the broker has an event for it
         _usable(now)
-        if trio.current_time() - said_at >= SAY_S:
-            said_at, state = trio.current_time(), rooms.replay.statistics()
-            print(f"{path.name}: {now.rows} rows left, {state.state} {state.why}".rstrip(), file=sys.stderr)
+        state = rooms.replay.statistics()
+        line = f"{path.name}: {now.rows} rows left, " + f"{state.state} {state.why}".rstrip()
+        if trio.current_time() - said_at >= (SAY_S if line != said else SAY_AGAIN_S):
+            said, said_at = line, trio.current_time()
+            print(f"{line}; Ctrl-C stops, the rows stay", file=sys.stderr)
         await trio.sleep(LOOK_S)
 
 
@@ -172,8 +179,12 @@ def drop(files: Sequence[SpoolFile], *, dead: bool, everything: bool, ids: Seque
         done = _dropped_by_owner(file, choice) if file.holder is not None else _with_file(file, choice, drop_from)
         print(f"{file.path.name}: dropped {done.rows} rows that waited and {done.dead} dead ones")
         if done.on_their_way:
-            print(f"{file.path.name}: {done.on_their_way} rows are on their way to Kafka just now, and stay")
+            print(
+                f"{file.path.name}: the replay has {done.on_their_way} rows; they stay until it is told how they ended"
+            )
             left = True
+        if done.missing:
+            print(f"{file.path.name}: no row, dead or waiting, has the id {', '.join(map(str, done.missing))}")
     return EXIT_LEFT if left else EXIT_DONE
 
 

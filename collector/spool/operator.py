@@ -41,7 +41,9 @@ class Done(Struct, frozen=True, kw_only=True):
     dead: int = 0
     """That were dead, and are dropped or wait again."""
     on_their_way: int = 0
-    """Chosen, but just being replayed: they stay."""
+    """Chosen, but with the replay, sent or about to be: they stay."""
+    missing: Sequence[int] = ()
+    """Ids that were chosen, and that nothing has."""
 
 
 class Chosen(Struct, frozen=True, kw_only=True):
@@ -50,11 +52,12 @@ class Chosen(Struct, frozen=True, kw_only=True):
     rows: Sequence[int]
     dead: Sequence[int]
     on_their_way: int = 0
+    missing: Sequence[int] = ()
 
     def without(self, in_work: Collection[int]) -> "Chosen":
         """Less what the replay has."""
         rows = [row_id for row_id in self.rows if row_id not in in_work]
-        return Chosen(rows=rows, dead=self.dead, on_their_way=len(self.rows) - len(rows))
+        return Chosen(rows=rows, dead=self.dead, on_their_way=len(self.rows) - len(rows), missing=self.missing)
 
     def dropping(self) -> Iterator[Step]:
         """The steps that drop all of it, one for each commit."""
@@ -69,16 +72,15 @@ class Chosen(Struct, frozen=True, kw_only=True):
             yield Revive(ids)
 
     def done(self) -> Done:
-        return Done(rows=len(self.rows), dead=len(self.dead), on_their_way=self.on_their_way)
+        return Done(rows=len(self.rows), dead=len(self.dead), on_their_way=self.on_their_way, missing=self.missing)
 
 
 def choose(choice: Choice, connection: sqlite3.Connection) -> Chosen:
     """Find the rows that the choice means."""
     wanted = set(choice.ids)
-    return Chosen(
-        rows=[row_id for (row_id,) in connection.execute("SELECT id FROM rows") if choice.rows or row_id in wanted],
-        dead=[row_id for (row_id,) in connection.execute("SELECT id FROM dead") if choice.dead or row_id in wanted],
-    )
+    rows = [row_id for (row_id,) in connection.execute("SELECT id FROM rows") if choice.rows or row_id in wanted]
+    dead = [row_id for (row_id,) in connection.execute("SELECT id FROM dead") if choice.dead or row_id in wanted]
+    return Chosen(rows=rows, dead=dead, missing=sorted(wanted.difference(rows, dead)))
 
 
 def drop_from(store: Store, choice: Choice) -> Done:

@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 
 from collector.cli.main import main
+from collector.cli.spool_orders import _until_empty
 from collector.config import AdminConfig, Config, KafkaConfig, LogConfig, SpoolConfig
 from collector.log import configure_logging
 from collector.monitor import open_monitor
@@ -182,6 +185,26 @@ def test_drop_counts_what_it_drops(behind: Path, collector: Collector, which, le
     said = collector("spool", "verify", "--path", behind.parent)
     assert said.code == 0
     assert f"{dropped} dropped + 0 lost + {len(left)} here" in said.out
+
+
+def test_ids_that_are_not_there_are_dropped_without_a_word(behind: Path, collector: Collector) -> None:
+    said = collector("spool", "drop", "--ids", "2,99,98", "--yes", "--path", behind.parent)
+    assert (said.code, said.out.splitlines()) == (
+        0,
+        [
+            "node1.sqlite3: dropped 1 rows that waited and 0 dead ones",
+            "node1.sqlite3: no row, dead or waiting, has the id 98, 99",
+        ],
+    )
+
+
+def test_ids_that_are_no_numbers_are_an_invalid_ids_value(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["spool", "drop", "--ids", "abc"])
+    assert caught.value.code == 2
+    assert (
+        "--ids: expected ids such as 17,18 (`collector spool export` shows them), got 'abc'" in capsys.readouterr().err
+    )
 
 
 def test_drop_without_a_word_from_anybody_drops_nothing(behind: Path, collector: Collector, monkeypatch) -> None:
@@ -375,6 +398,21 @@ def test_signal_ends_a_replay_that_reaches_no_broker_and_nothing_is_lost(
     assert said.code == 0, said.out
 
 
+async def test_replay_that_waits_for_kafka_says_the_same_again_and_again(capsys, autojump_clock) -> None:
+    began = trio.current_time()
+
+    def spool():
+        passed_s = trio.current_time() - began
+        return SimpleNamespace(state="ok", rows=5 if passed_s < 33 else 4 if passed_s < 60 else 0)
+
+    replay = SimpleNamespace(statistics=lambda: SimpleNamespace(state="waiting", why="for Kafka"))
+    rooms: Any = SimpleNamespace(spool=SimpleNamespace(statistics=spool), replay=replay)
+    await _until_empty(rooms, Path("node1.sqlite3"))
+    words = "rows left, waiting for Kafka; Ctrl-C stops, the rows stay"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"node1.sqlite3: 5 {words}"] * 3 + [f"node1.sqlite3: 4 {words}"] * 3
+
+
 # A live file.
 
 
@@ -456,6 +494,24 @@ async def test_drop_is_done_by_the_owner_of_a_live_file(tmp_path: Path, away) ->
         collector.cluster.start_broker(1)
         await trio.sleep(0.5)
         assert collector.cluster.records("events") == []
+
+
+async def test_rows_that_kafka_never_got_are_on_their_way_to_it(tmp_path: Path, away) -> None:
+    async with live(tmp_path) as collector:
+        await collector.store(1, 2, 3)
+        assert collector.rooms.replay is not None
+        with trio.fail_after(5):
+            await trio.lowlevel.checkpoint()
+            while not collector.rooms.replay.statistics().in_work_rows:  # noqa: ASYNC110  # it has no event for us
+                await trio.sleep(0.05)
+        said = await away("spool", "drop", "--all", "--yes", "--path", tmp_path)
+        assert (said.code, said.out.splitlines()) == (
+            3,
+            [
+                f"{collector.name}: dropped 2 rows that waited and 0 dead ones",
+                f"{collector.name}: the replay has 1 rows; they stay until it is told how they ended",
+            ],
+        )
 
 
 async def test_replay_puts_the_dead_of_a_live_file_back_and_they_are_delivered_at_once(tmp_path: Path, away) -> None:

@@ -140,7 +140,9 @@ async def open_rooms(
             open_producer(producer_config(config), connector=connector, observer=observer)
         )
         # Before the first event, which is diverted only if it was asked for in vain for ``stall_s``.
-        producer.want_topic(config.kafka.topic)
+        for topic in (config.kafka.topic, config.kafka.bad_topic):
+            if topic is not None:
+                producer.want_topic(topic)
         diversion = replay = None
         if spool is not None:
             diversion = _diversion(config, producer, spool, lag_s=lambda: monitor.lag_s)

@@ -32,7 +32,7 @@ class FillLog:
         self._full_at = self._filling_at = -math.inf
         self._says_full = self._says_filling = False
         self.refused = 0
-        """Since it was said that there is room."""
+        """Since it was said that there is room. While it is full events are rarely offered, see ledger A."""
 
     def __repr__(self) -> str:
         return f"<FillLog {'full' if self._says_full else 'filling' if self._says_filling else 'with room'}>"
@@ -54,7 +54,7 @@ class FillLog:
             self._says_full = False
             refused, self.refused = self.refused, 0
             log.info(
-                "the spool has room again", rows=rows, bytes=used_bytes, max_bytes=self._max_bytes, refused=refused
+                "the spool has room again", rows=rows, bytes=used_bytes, max_bytes=self._max_bytes, rows_refused=refused
             )
         elif not self._says_filling and part >= FILLING and now >= self._filling_at + LOG_S:
             self._says_filling, self._filling_at = True, now

@@ -62,7 +62,7 @@ async def test_full_spool_refused_without_a_word_in_the_log(lines, autojump_cloc
         assert lines() == [], "90 % is not room"
         await empty(spool, 1)
         [line] = lines()
-        assert (line["event"], line["refused"], line["rows"]) == ("the spool has room again", 13, 8)
+        assert (line["event"], line["rows_refused"], line["rows"]) == ("the spool has room again", 13, 8)
 
 
 async def test_spool_that_fills_and_empties_again_and_again_costs_each_line_once_a_minute(
@@ -77,7 +77,7 @@ async def test_spool_that_fills_and_empties_again_and_again_costs_each_line_once
         await trio.sleep(LOG_S)
         await fill(spool, 11)
         await empty(spool, 10)
-        assert [(line["level"], line.get("refused")) for line in lines()] == [("error", None), ("info", 20)]
+        assert [(line["level"], line.get("rows_refused")) for line in lines()] == [("error", None), ("info", 20)]
 
 
 async def test_level_that_stays_is_said_although_it_came_too_soon(

@@ -114,7 +114,7 @@ async def _play_one(bench: Bench, row: Row, peer: bool) -> Line:
 def _played(bench: Bench, seconds: float) -> str:
     names = ("trio", "hypercorn", "aiokafka", "fastapi", "uvicorn", "uvloop")
     parts = (
-        f"`{' '.join(['just faults', *sys.argv[1:]])}`",
+        f"`{' '.join(['just faults', *map(_word, sys.argv[1:])])}`",
         f"commit {_commit()}",
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         f"load pinned to core {bench.load_core}",
@@ -122,6 +122,11 @@ def _played(bench: Bench, seconds: float) -> str:
         f"{seconds / 60:.0f} minutes" + (", with shortened faults" if bench.quick else ""),
     )
     return "; ".join(parts)
+
+
+def _word(argument: str) -> str:
+    """Where a file lies on this machine is nobody's business."""
+    return Path(argument).name if "/" in argument else argument
 
 
 def _commit() -> str:

@@ -137,7 +137,7 @@ def _admin_url(arguments: argparse.Namespace) -> str:
 
 
 def _ask(admin: str) -> Answer:
-    import httpx
+    import httpx  # noqa: ASYNC127  # as `collector.client.http`
 
     try:
         reply = httpx.get(f"{admin}/debug/ledgers", timeout=TIMEOUT_S, trust_env=False)

@@ -142,7 +142,7 @@ async def _profile(bench: Bench, wanted: str, directory: Path) -> None:
         pstats.Stats(str(file)).sort_stats(order).print_stats(35)
 
 
-async def _where(bench: Bench, directory: Path) -> None:
+async def _where(bench: Bench, directory: Path) -> None:  # noqa: ASYNC910  # each run is a checkpoint
     file = directory / "samples"
     found = {}
     for name, contender in rates.SAMPLED.items():

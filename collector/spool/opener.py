@@ -59,6 +59,9 @@ def open_again(opener: Opener, store: Store | None, broken: Store | None, damage
             broken.close()
     if store is not None:
         return store
+    if broken is not None:
+        # Opening takes space, and so does the proof of a commit in doubt; `probe` keeps it again where there is some.
+        opener.give_room()
     return opener.salvage() if damaged else opener.open()
 
 

@@ -1,13 +1,16 @@
 """A commit that is in doubt: its rows are told what the file has, whatever else goes wrong before it can be asked."""
 
+import errno
 import sqlite3
 from pathlib import Path
 
 import pytest
+import trio
 
 from collector.spool import DiskSpool, open_spool, writer
-from collector.spool.base import Refused, Stored
-from collector.spool.changes import Changes, CommitInDoubt
+from collector.spool.base import Refused, Selection, Stored
+from collector.spool.changes import Changes, CommitInDoubt, NotCommitted
+from collector.spool.files import SpoolFiles
 from collector.spool.store import Store
 from tests.collector.spool.rows import config_of, values_of
 from tests.collector.spool.test_disk import store, until
@@ -130,3 +133,37 @@ async def test_refusals_are_counted_once_where_the_commit_that_counts_them_was_i
         assert await store(opened, [b"in doubt"]) == [Stored()]
         await until(lambda: not opened.writer.trouble)
         assert opened.statistics().refused_total == 1
+
+
+async def test_full_disk_that_leaves_a_commit_in_doubt_can_still_be_emptied_by_the_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = Store.commit
+    room = tmp_path / "n.sqlite3.room"
+
+    def commit(self: Store, changes: Changes) -> None:
+        if changes.rows:
+            raise in_doubt(sqlite3.SQLITE_FULL)
+        if room.exists():
+            error = NotCommitted("database or disk is full")
+            error.__cause__ = in_doubt(sqlite3.SQLITE_FULL).__cause__
+            raise error
+        really(self, changes)
+
+    def no_space(self: SpoolFiles) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(room))
+
+    async with open_spool(config_of(tmp_path), node="n") as opened:
+        assert await store(opened, [b"kept"]) == [Stored()]
+        assert room.exists()
+        monkeypatch.setattr(Store, "commit", commit)
+        monkeypatch.setattr(SpoolFiles, "keep_room", no_space)
+        (outcome,) = await store(opened, [b"too much"])
+        assert isinstance(outcome, Refused)
+        with trio.fail_after(5):
+            (kept,) = await opened.take(Selection(rows=10, bytes=10_000))
+            await opened.mark_attempted([kept.id])
+            await opened.gone([kept.id], "replayed")
+        assert opened.statistics().rows == 0
+        monkeypatch.undo()
+        assert balanced(opened)

@@ -20,7 +20,7 @@ class HttpConfig:
 
     bind: str = "127.0.0.1:8080"
     server: Literal["stock"] = "stock"
-    backlog: int = 256
+    backlog: int = 1024
     """Connections that wait in the kernel to be accepted. Beyond it a connect gets no answer, and nginx says 503 after
     its ``proxy_connect_timeout``."""
     idle_timeout_s: float = 75.0

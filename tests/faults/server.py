@@ -97,48 +97,17 @@ class Server(Protocol):
     async def watch(self) -> None: ...
 
 
-@dataclass(slots=True, kw_only=True)
-class _Memory:
-    worst_difference: float = 0.0
-    """Of the collector's ledgers, whenever somebody looked."""
-    highest_bytes: int = 0
-    idle_bytes: int = 0
-    """When it had started, before its first request."""
+class _Process(Generic[T]):
+    """A process that a row may start and end, and what it takes."""
 
-    def note(self, pid: int) -> None:
-        """Read the kernel's high-water mark; of a process that has just ended there is none."""
-        try:
-            status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:
-            return
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-        if found is not None:
-            self.highest_bytes = max(self.highest_bytes, int(found[1]) * 1024)
-
-    def note_idle(self, pid: int) -> None:
-        """What it takes before it has anything to do."""
-        self.idle_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
-
-
-class Collector(_Memory):
-    """``collector serve``, wrapped."""
-
-    name = "collector"
-
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        directory: Path,
-        settings: Mapping[str, Mapping[str, object]],
-        environ: Mapping[str, str],
-    ) -> None:
-        super().__init__()
-        program = ("env", *(f"{name}={value}" for name, value in environ.items()))
-        program = (*program, sys.executable, "-m", "tests.faults.wrapped_collector")
-        self.process: Restartable[CollectorChild] = Restartable(
-            nursery, lambda: open_collector(directory, settings, program=program)
-        )
+    def __init__(self, nursery: trio.Nursery, open_: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        self.process: Restartable[T] = Restartable(nursery, open_)
         self.exit_codes: list[int] = []
+        self.worst_difference = 0.0
+        """Of the collector's ledgers, whenever somebody looked."""
+        self.highest_bytes = 0
+        self.idle_bytes = 0
+        """When it had started, before its first request."""
 
     async def start(self) -> None:
         """Start it, and return when it listens."""
@@ -160,6 +129,37 @@ class Collector(_Memory):
         assert code is not None
         self.exit_codes.append(code)
         return code
+
+    def note(self, pid: int) -> None:
+        """Read the kernel's high-water mark; of a process that has just ended there is none."""
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+        if found is not None:
+            self.highest_bytes = max(self.highest_bytes, int(found[1]) * 1024)
+
+    def note_idle(self, pid: int) -> None:
+        """What it takes before it has anything to do."""
+        self.idle_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+class Collector(_Process[CollectorChild]):
+    """``collector serve``, wrapped."""
+
+    name = "collector"
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        directory: Path,
+        settings: Mapping[str, Mapping[str, object]],
+        environ: Mapping[str, str],
+    ) -> None:
+        program = ("env", *(f"{name}={value}" for name, value in environ.items()))
+        program = (*program, sys.executable, "-m", "tests.faults.wrapped_collector")
+        super().__init__(nursery, lambda: open_collector(directory, settings, program=program))
 
     async def watch(self) -> None:
         """Look at its memory and its books every half second, whichever process it is now; never ends."""
@@ -213,7 +213,7 @@ class _PeerProcess:
     child: Child
 
 
-class Peer(_Memory):
+class Peer(_Process[_PeerProcess]):
     """FastAPI with aiokafka."""
 
     name = "FastAPI + aiokafka"
@@ -221,12 +221,11 @@ class Peer(_Memory):
     def __init__(
         self, nursery: trio.Nursery, address: str, arguments: tuple[str, ...], environ: Mapping[str, str], log: Path
     ) -> None:
-        super().__init__()
+        super().__init__(nursery, self._open)
         self._address = address
         self._argv = (sys.executable, "-m", "tests.faults.peer_fastapi", address.rpartition(":")[2], *arguments)
         self._environ = {**os.environ, **environ}
         self._log = log
-        self.process: Restartable[_PeerProcess] = Restartable(nursery, self._open)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[_PeerProcess]:
@@ -245,25 +244,6 @@ class Peer(_Memory):
             except OSError:
                 await trio.sleep(0.05)
         return False
-
-    async def start(self) -> None:
-        """Start it, and return when it listens."""
-        await self.process.start()
-        if not self.idle_bytes:
-            self.note_idle(self.process.now.child.pid)
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        self.note(self.process.now.child.pid)
-        await self.process.kill()
-
-    async def terminate(self) -> int:
-        """SIGTERM; returns the exit code."""
-        child = self.process.now.child
-        self.note(child.pid)
-        await self.process.stop()
-        assert child.process.returncode is not None
-        return child.process.returncode
 
     async def watch(self) -> None:
         """Look at its memory every half second; never ends."""

@@ -19,16 +19,25 @@ class HttpConfig:
     """``[http]``: the listener that faces clients (usually nginx)."""
 
     bind: str = "127.0.0.1:8080"
-    server: Literal["stock"] = "stock"
+    server: Literal["lane", "stock"] = "stock"
+    """Who speaks HTTP/1.1: our own lane under Hypercorn, or Hypercorn's own stack."""
     backlog: int = 1024
     """Connections that wait in the kernel to be accepted. Beyond it a connect gets no answer, and nginx says 503 after
     its ``proxy_connect_timeout``."""
     idle_timeout_s: float = 75.0
     """A connection without a request, or with half a head, is closed after this long; longer than nginx keeps it."""
+    head_timeout_s: float = 10.0
+    """A head must be complete this long after its first byte; then 408 and the connection is closed. The lane's."""
     body_timeout_s: float = 30.0
     """A body must be complete this long after its head; then 400 and the connection is closed."""
     send_timeout_s: float = 5.0
     """TCP_USER_TIMEOUT: a client that does not read what we wrote for this long is dropped. Below ``drain_s``."""
+    ssl_certfile: str | None = None
+    """PEM, with the whole chain; with it the listener speaks TLS."""
+    ssl_keyfile: str | None = None
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
+    http2: bool = False
+    """Take HTTP/2 too (by ALPN with TLS, else by its preface): through Hypercorn's own stack."""
     ping_s: float = 20.0
     """Websocket ping interval; shorter than nginx's ``proxy_read_timeout`` for websockets."""
     cors_origins: tuple[str, ...] = ("*",)
@@ -107,6 +116,12 @@ class DeadlinesConfig:
 class LimitsConfig:
     """``[limits]``: every bound of memory, in bytes, and the loop-lag bound."""
 
+    request_line_bytes: int = 8 * KIB
+    head_bytes: int = 32 * KIB
+    """A request's line and all its header fields, trailers too; beyond it 431."""
+    head_fields: int = 128
+    read_ahead_bytes: int = 64 * KIB
+    """Of one connection: what is read of a body that nobody takes, or of requests behind the one in work."""
     body_bytes: int = 4 * MIB
     """One request body, as sent and inflated alike."""
     event_bytes: int = 1_000_000

@@ -4,6 +4,7 @@ Owns: the schema, its defaults, and what each value may be. Refuses to know: whe
 (`collector.cli` and `collector.asgi` load them) and what is done with them.
 """
 
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -194,9 +195,17 @@ class KeysConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkersConfig:
-    """``[workers]``."""
+    """``[workers]``: how many processes serve ``[http] bind``. Every limit of this file is one process's."""
 
-    count: Literal[1] = 1
+    count: int | Literal["auto"] = 1
+    """``auto``: one for each core that this process may run on."""
+    hung_s: float = 10.0
+    """A worker whose loop says nothing for this long is replaced: its stacks go to the log, then SIGTERM, SIGKILL."""
+
+    @property
+    def processes(self) -> int:
+        """``count`` as a number."""
+        return len(os.sched_getaffinity(0)) if self.count == "auto" else self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

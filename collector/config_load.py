@@ -238,8 +238,10 @@ def _wording(kind: Any) -> str:
     if is_dataclass(kind):
         return "a table"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-    inner = [part for part in get_args(kind) if part is not NoneType]
-    return f"{_wording(inner[0])}, or empty for none" if inner else words[kind]
+    if not get_args(kind):
+        return words[kind]
+    inner = [_wording(part) for part in get_args(kind) if part is not NoneType]
+    return " or ".join(inner) + (", or empty for none" if NoneType in get_args(kind) else "")
 
 
 def _shown(path: str, value: object) -> str:

@@ -7,6 +7,7 @@ Invariant: each problem names the path of the key to change, and what would be a
 
 import ipaddress
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
@@ -25,6 +26,9 @@ Problem: TypeAlias = tuple[str, str]
 
 KEY_MAX_CHARS = 255
 """An app's name or a key; they stand in every record."""
+
+WORKERS_MOST = 256
+"""Processes; a typing error rather than a machine of that many cores is beyond it."""
 
 # Zero means "not at all" for these; every other duration, size or count must be positive.
 _MAY_BE_ZERO = frozenset(
@@ -55,6 +59,7 @@ def problems_of(config: Config) -> Iterator[Problem]:
     yield from _limits(config.limits)
     yield from _spool(config)
     yield from _retry_memory(config)
+    yield from _workers(config)
     yield from _keys(config.keys)
     yield from _nginx(config.nginx)
 
@@ -245,6 +250,13 @@ def _retry_memory(config: Config) -> Iterator[Problem]:
             f"expected at least {least}, so that half of it holds a batch of limits.batch_events ({events}), or "
             f"retry_memory.enabled = false; got {config.retry_memory.max_bytes}",
         )
+
+
+def _workers(config: Config) -> Iterator[Problem]:
+    if config.workers.processes > WORKERS_MOST:
+        yield "workers.count", f'expected 1 to {WORKERS_MOST} or "auto", got {config.workers.count}'
+    if config.workers.processes > 1 and sys.platform != "linux":
+        yield "workers.count", "expected 1: only Linux spreads connections over several listeners of one address"
 
 
 def _keys(keys: KeysConfig) -> Iterator[Problem]:

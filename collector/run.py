@@ -25,6 +25,7 @@ any more ends the producer's grace. Whatever signals come, the exit code and the
 
 import math
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from collector.monitor import open_monitor
 from collector.rooms import Rooms, make_services, open_rooms
 from collector.spool.base import SpoolStatistics
 from collector.web.app import make_app
-from collector.web.listeners import address_of, open_listener
+from collector.web.listeners import address_of, adopt_listener, open_listener
 from collector.web.services import Services
 from collector.web.stock import ConnectionLimits, serve_stock
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
@@ -73,6 +74,8 @@ class Started:
     ws: str
     admin: str | None
     services: Services
+    counts: Callable[[], dict[str, int]]
+    """What the last line of the log would say now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,8 @@ class ExitReport:
     spool: SpoolStatistics | None = None
     volatile: bool = False
     """What is in the spool ends with the process."""
+    counts: dict[str, int]
+    """Those of the last line of the log."""
 
     @property
     def code(self) -> int:
@@ -94,6 +99,7 @@ class ExitReport:
 async def run(  # noqa: ASYNC128  # _run() reports
     config: Config,
     *,
+    listener: socket.socket | None = None,
     connector: Connector | None = None,
     stop: trio.Event | None = None,
     signals: bool = True,
@@ -102,6 +108,8 @@ async def run(  # noqa: ASYNC128  # _run() reports
     """Run the collector until a signal (or ``stop``) has it leave, drained or not.
 
     Args:
+        listener: accept on this socket of a slot's, which goes on listening afterwards; None: on one of its own, at
+            ``[http] bind``. The run closes the object that it was given.
         connector: how the producer reaches brokers; None is TCP.
         stop: leave when this is set, as if a signal had come.
         signals: take SIGTERM and SIGINT; they must be taken in the main thread, by one `run` at a time.
@@ -119,7 +127,7 @@ async def run(  # noqa: ASYNC128  # _run() reports
     async with trio.open_nursery() as nursery:
         take_signals = partial(nursery.start, _signals, leaving) if signals else trio.lowlevel.checkpoint
         try:
-            reports.append(await _run(config, connector, leaving, limits, take_signals, task_status))
+            reports.append(await _run(config, listener, connector, leaving, limits, take_signals, task_status))
         except Exception as error:
             # The nursery would put it into a group; passed on as it is below.
             failure = error
@@ -131,6 +139,7 @@ async def run(  # noqa: ASYNC128  # _run() reports
 
 async def _run(
     config: Config,
+    given: socket.socket | None,
     connector: Connector | None,
     leaving: "_Leaving",
     limits: ConnectionLimits,
@@ -141,7 +150,7 @@ async def _run(
     rooms: Rooms | None = None
     try:
         async with AsyncExitStack() as stack:
-            listener = await open_listener(config.http)
+            listener = await open_listener(config.http) if given is None else adopt_listener(given, config.http)
             stack.callback(listener.close)
             monitor = await stack.enter_async_context(open_monitor(config))
             rooms = await stack.enter_async_context(open_rooms(config, monitor, connector=connector))
@@ -152,6 +161,7 @@ async def _run(
                 ws=f"ws://{address}{WEBSOCKET_PATH}",
                 admin=monitor.admin_address,
                 services=services,
+                counts=partial(counts, rooms),
             )
             limits.behind, limits.refused = services.lifecycle.behind, services.refused
             monitor.watch("connections", limits.statistics)
@@ -171,8 +181,9 @@ async def _run(
         ledger=services.ledger.statistics(),
         spool=rooms.spool_statistics(),
         volatile=config.spool.path == ":memory:",
+        counts=counts(rooms),
     )
-    log.info("stopped", code=report.code, **counts(rooms))
+    log.info("stopped", code=report.code, **report.counts)
     return report
 
 

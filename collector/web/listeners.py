@@ -25,7 +25,7 @@ from collector.config import HttpConfig
 from collector.config_rules import split_bind
 from collector.web.answers import RETRY_AFTER_S
 
-__all__ = ["address_of", "open_listener", "refuse_waiting", "stop_listening"]
+__all__ = ["address_of", "adopt_listener", "open_listener", "refuse_waiting", "stop_listening"]
 
 _REQUEST_BYTES = 1024 * 1024
 _BUSY = b"the server is behind with its work; send it again later\n"
@@ -45,8 +45,11 @@ _SO_ATTACH_FILTER = 26
 _BPF = struct.Struct("@HBBI")
 
 
-async def open_listener(config: HttpConfig, *, key: str = "http.bind") -> socket.socket:
+async def open_listener(config: HttpConfig, *, key: str = "http.bind", shared: bool = False) -> socket.socket:
     """Bind and listen at ``[http] bind``; port 0 is any free one.
+
+    Args:
+        shared: others may listen there too (SO_REUSEPORT); the kernel spreads connections over them.
 
     Raises:
         OSError: the name does not resolve or the address is taken; the message names the key and the address.
@@ -61,18 +64,34 @@ async def open_listener(config: HttpConfig, *, key: str = "http.bind") -> socket
     except OSError as error:
         raise OSError(f"{key}: {config.bind}: {error.strerror or error}") from error
     try:
-        listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.send_timeout_s * 1000))
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(config.backlog)
+        return adopt_listener(listener, config)
     except OSError as error:
         listener.close()
         raise OSError(f"{key}: {config.bind}: {error.strerror or error}") from error
+
+
+def adopt_listener(listener: socket.socket, config: HttpConfig) -> socket.socket:
+    """Make a socket that is bound already ours: what ``[http]`` says of it holds from now on.
+
+    Raises:
+        OSError: it cannot listen.
+    """
+    listener.setblocking(False)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(config.send_timeout_s * 1000))
+    listener.listen(config.backlog)
     return listener
+
+
+def is_shared(listener: socket.socket) -> bool:
+    """Whether it is one of several of the same address, whose owner keeps it listening longer than any process."""
+    return listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
 
 
 def refuse_waiting(listener: socket.socket, *, most: int) -> Iterator[int]:
@@ -127,7 +146,27 @@ async def stop_listening(descriptor: int) -> None:
     Where the server does not empty the queue (it has no descriptors left), it closes after `EMPTIED_WITHIN_S` with
     whoever is in it.
 
+    A socket that was handed to us (`is_shared`) goes on listening: whoever waits on it is its next process's, which
+    accepts from the same queue. Ours only looks away.
+
     On cancellation: it still listens, or listens no more.
+    """
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        shared = is_shared(listener)
+    if not shared:
+        await _wait_empty(descriptor)  # from here on there is no step until the queue is another one
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        placeholder.listen(1)
+        placeholder.setblocking(False)
+        os.dup2(placeholder.fileno(), descriptor, inheritable=False)
+    await trio.lowlevel.checkpoint()
+
+
+async def _wait_empty(descriptor: int) -> None:
+    """Have the kernel begin no more handshakes, and wait until the server has accepted who is in its queue.
+
+    On cancellation: nobody new is accepted.
     """
     if sys.platform == "linux":
         _ignore_new_connections(descriptor)
@@ -143,11 +182,6 @@ async def stop_listening(descriptor: int) -> None:
             await trio.lowlevel.checkpoint()
         else:
             await trio.sleep(QUEUE_LOOK_S)
-    with socket.socket() as placeholder:
-        placeholder.bind(("127.0.0.1", 0))
-        placeholder.listen(1)
-        placeholder.setblocking(False)
-        os.dup2(placeholder.fileno(), descriptor, inheritable=False)
 
 
 def _ignore_new_connections(descriptor: int) -> None:

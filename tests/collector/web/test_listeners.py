@@ -63,3 +63,21 @@ async def test_who_waits_to_be_accepted_is_answered_503_and_closed() -> None:
     assert 4 <= int(headers["Retry-After"]) <= 8
     assert headers["Connection"] == "close"
     assert int(headers["Content-Length"]) == len(body)
+
+
+async def test_shared_listener_is_left_to_its_next_process_with_whoever_waits_on_it() -> None:
+    owner = await open_listener(HttpConfig(bind="127.0.0.1:0"), shared=True)
+    host, _, port = address_of(owner).rpartition(":")
+    with owner, owner.dup() as handed, socket.socket() as waiting, socket.socket() as late:
+        handed.setblocking(False)
+        waiting.connect((host, int(port)))
+        began = time.monotonic()
+        await stop_listening(handed.fileno())
+        assert time.monotonic() - began < EMPTIED_WITHIN_S / 2
+        late.connect((host, int(port)))
+        with pytest.raises(BlockingIOError):
+            handed.accept()
+        for client in (waiting, late):
+            accepted, address = owner.accept()
+            with accepted:
+                assert address == client.getsockname()

@@ -43,9 +43,10 @@ from collector.monitor import open_monitor
 from collector.rooms import Rooms, make_services, open_rooms
 from collector.spool.base import SpoolStatistics
 from collector.web.app import make_app
+from collector.web.connections import ConnectionLimits
 from collector.web.listeners import address_of, adopt_listener, open_listener
+from collector.web.server import serve_http
 from collector.web.services import Services
-from collector.web.stock import ConnectionLimits, serve_stock
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 from kafka_client.config import Connector
 
@@ -165,7 +166,7 @@ async def _run(
             )
             limits.behind, limits.refused = services.lifecycle.behind, services.refused
             monitor.watch("connections", limits.statistics)
-            serve = partial(serve_stock, make_app(services), config, listener, limits)
+            serve = partial(serve_http, make_app(services), config, listener, limits)
             await take_signals()
             await _serve(services, serve, leaving, ready=lambda: task_status.started(started))
             grace_s = leaving.grace_s(config.shutdown.drain_s)

@@ -1,10 +1,10 @@
-"""The stock server: Hypercorn, as it is, with its hazards cured. The one module that touches Hypercorn's insides.
+"""The stock server: Hypercorn's own classes, with their hazards cured. The one module that touches Hypercorn's insides.
 
-Owns: Hypercorn's configuration, the connection class that it starts for us, the seam by which it does. Refuses to know:
-what the application does.
+Owns: our subclasses of them, and the seam by which Hypercorn starts a connection class of ours. Refuses to know: what
+the application does, who listens and who ends it (`web.server`), the lane, which comes in by the same seam.
 
-Hypercorn 0.18 is a child of ours: we make the socket, own the signals and say when it ends. What it
-does by itself, and what is done about it (each is reproduced on the untouched server by tests/contract):
+What Hypercorn 0.18 does by itself, and what is done about it (each is reproduced on the untouched server by
+tests/contract):
 
 - It waits for the application to take what it read, for ever: the application parks in ``receive()`` (`web.body`).
 - It shields its sends: TCP_USER_TIMEOUT (`web.listeners`), and `Connection.abort`.
@@ -20,118 +20,47 @@ does by itself, and what is done about it (each is reproduced on the untouched s
 - A client that sends its next request before it has read the last answer, and then goes or does not read: the reader
   waits for the end of an answer that failed or was cut off, for ever: closing ends it (`Connection`).
 - An exception in one connection ends the server: the rim in `Connection.run`.
-- It closes its listener with connections in the kernel's queue, which are reset, and 1 ms later those that it has just
-  accepted and that are about to send: `web.listeners.stop_listening`.
-- It accepts any number of connections: `ConnectionLimits`.
-- It accepts one connection in a turn of the loop, and a connection costs it more than a request, even one that is
-  refused. Where turns are long, under overload, who waits in the kernel's queue would wait beyond every deadline of
-  ours, and nginx would say 504: they are answered 503 there (`_mind_the_queue`).
+- It accepts any number of connections: `web.connections.ConnectionLimits`.
 
 The seam: `hypercorn.trio.run` starts ``TCPServer`` by its global name, and so its protocols ``WSStream``. `install`
-puts functions there which looks at the ``Config`` it is given, and starts our class only where that says so: other
+puts functions there that look at the ``Config`` they are given, and start our class only where that says so: other
 Hypercorns in this process are not touched.
 """
 
-import logging
-import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn, cast
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Any, cast
 
 import hypercorn.protocol.h2 as hypercorn_http2
 import hypercorn.protocol.h11 as hypercorn_http1
-import hypercorn.trio
 import hypercorn.trio.run as hypercorn_run
 import trio
-from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.events import Event as ConnectionEvent
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import ASGIFramework
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
-from collector.config import Config
-from collector.deadlines import DeadlineChain
 from collector.log import get_logger
-from collector.web.asgi_types import AsgiApp
+from collector.web.connections import ConnectionLimits
 from collector.web.handle import STATE_KEY
-from collector.web.listeners import refuse_waiting, stop_listening
 
-__all__ = ["Connection", "ConnectionLimits", "install", "serve_stock"]
+__all__ = ["CONNECTION_ATTRIBUTE", "LIMITS_ATTRIBUTE", "Connection", "install"]
 
 log = get_logger("stock")
 
 #: How long a client may take to answer our close frame before its connection is cut.
 CLOSE_WAIT_S = 2.0
 
-#: After the listener has closed: for the first request of those who connected just before. Proxies send it at once.
-FIRST_REQUEST_S = 0.25
-
 #: What a request for a websocket hears that is no handshake.
 NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
 
-#: How often the kernel's queue of connections is looked at.
-LOOK_S = 0.05
-
-#: The attribute of Hypercorn's ``Config`` that asks for our connection class.
+#: The attribute of Hypercorn's ``Config`` that has the connection class to start, and the one that has its limits.
+CONNECTION_ATTRIBUTE = "collector_connection"
 LIMITS_ATTRIBUTE = "collector_limits"
-
-#: What a request for a websocket hears that is no handshake.
-NO_HANDSHAKE = b"no websocket handshake: Sec-WebSocket-Key and Sec-WebSocket-Version: 13 are needed\n"
-
-#: The kernel's queue of connections while the loop is behind, what that is, and how often it is looked at.
-BEHIND_BACKLOG = 8
-BEHIND_S = 0.1
-LOOK_S = 0.05
-
-#: The attributes of Hypercorn's ``Config`` that ask for our connection class, and have its listening socket.
-LIMITS_ATTRIBUTE = "collector_limits"
-LISTENER_ATTRIBUTE = "collector_listener"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionStatistics:
-    """Connections from clients."""
-
-    open: int
-    bound: int
-    opened_total: int
-    turned_away_total: int
-
-
-class ConnectionLimits:
-    """How many connections one server has, and may have."""
-
-    def __init__(self, bound: int) -> None:
-        self.bound = bound
-        self.behind: Callable[[], bool] = lambda: False
-        """Whether the loop is so late that who has not been accepted yet is refused."""
-        self.refused: Callable[[int], object] = lambda size: None
-        """Told how many bytes such a one had sent."""
-        self.open: set[Connection] = set()
-        self.opened_total = 0
-        self.turned_away_total = 0
-
-    def __repr__(self) -> str:
-        return f"<ConnectionLimits {len(self.open)}/{self.bound}>"
-
-    def statistics(self) -> ConnectionStatistics:
-        """The connections as they are now."""
-        return ConnectionStatistics(
-            open=len(self.open),
-            bound=self.bound,
-            opened_total=self.opened_total,
-            turned_away_total=self.turned_away_total,
-        )
-
-    def abort_all(self) -> None:
-        """Cut every connection: what is left when the time to drain is over."""
-        for connection in list(self.open):
-            connection.abort()
 
 
 class _Context:
@@ -167,19 +96,16 @@ class Connection(TCPServer):
         On cancellation: the connection is closed.
         """
         limits = self._limits
-        if len(limits.open) >= limits.bound:
-            limits.turned_away_total += 1
+        if not limits.take(self):
             await trio.aclose_forcefully(self.stream)
             return
-        limits.open.add(self)
-        limits.opened_total += 1
         try:
             await super().run()
         except Exception:  # the rim of one connection: a bug in Hypercorn's stack must not end the neighbours'
             log.exception("a connection failed")
             self.abort()
         finally:
-            limits.open.discard(self)
+            limits.give_back(self)
 
     async def _read_data(self) -> None:
         try:
@@ -299,13 +225,12 @@ class Websocket(WSStream):
 
 
 def _make_websocket(app: Any, config: Any, *others: Any) -> WSStream:
-    return (Websocket if hasattr(config, LIMITS_ATTRIBUTE) else WSStream)(app, config, *others)
+    return (Websocket if hasattr(config, CONNECTION_ATTRIBUTE) else WSStream)(app, config, *others)
 
 
 def _start_connection(app: Any, config: Any, context: Any, state: Any, stream: Any) -> Awaitable[None]:
-    ours = hasattr(config, LIMITS_ATTRIBUTE)
-    connection = (Connection if ours else TCPServer)(app, config, context, state, stream)
-    return cast("Awaitable[None]", connection.run())
+    kind = getattr(config, CONNECTION_ATTRIBUTE, TCPServer)
+    return cast("Awaitable[None]", kind(app, config, context, state, stream).run())
 
 
 def install() -> None:
@@ -324,82 +249,3 @@ def install() -> None:
     vars(hypercorn_run)["TCPServer"] = _start_connection
     vars(hypercorn_http1)["WSStream"] = _make_websocket
     vars(hypercorn_http2)["WSStream"] = _make_websocket
-
-
-def hypercorn_config(config: Config, listener: socket.socket) -> HypercornConfig:
-    """Hypercorn's configuration; every number of it comes from the chain of deadlines. It takes the listener over."""
-    chain = DeadlineChain.from_config(config)
-    settings = HypercornConfig()
-    settings.bind = [f"fd://{listener.detach()}"]
-    settings.backlog = config.http.backlog
-    settings.graceful_timeout = chain.graceful_timeout_s
-    settings.keep_alive_timeout = chain.server_idle_timeout_s
-    settings.keep_alive_max_requests = chain.server_keepalive_requests
-    settings.read_timeout = None
-    settings.websocket_max_message_size = config.limits.websocket_message_bytes
-    settings.websocket_ping_interval = config.http.ping_s
-    settings.include_server_header = False
-    settings.accesslog = None
-    # Its own "Running on …" says less than our "ready"; errors of the application never reach it.
-    settings.errorlog = logging.getLogger("hypercorn.collector")
-    settings.errorlog.setLevel(logging.WARNING)
-    return settings
-
-
-async def serve_stock(  # noqa: ASYNC128
-    app: AsgiApp,
-    config: Config,
-    listener: socket.socket,
-    limits: ConnectionLimits,
-    *,
-    shutdown: Callable[[], Awaitable[None]],
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until ``shutdown()`` returns; then accept no more, and give what is in work ``drain_s``.
-
-    On cancellation: connections are closed, requests in work are cancelled; never later than TCP_USER_TIMEOUT.
-    """
-    install()
-    descriptor = listener.fileno()
-    settings = hypercorn_config(config, listener)
-    setattr(settings, LIMITS_ATTRIBUTE, limits)
-    # The same number, which Hypercorn closes: this object never does.
-    queue = socket.socket(fileno=descriptor)
-    queue.setblocking(False)
-
-    async def until_nobody_connects() -> None:
-        await shutdown()
-        await stop_listening(descriptor)
-        await trio.sleep(FIRST_REQUEST_S)
-
-    async def until_shutdown() -> None:
-        await shutdown()
-        # Hypercorn cancels its tasks when the graceful timeout is over, but not its shielded sends.
-        deadline = trio.current_time() + settings.graceful_timeout
-        await trio.sleep_until(deadline)
-        limits.abort_all()
-
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(until_shutdown, name="stock: the end of the drain")
-            nursery.start_soon(_mind_the_queue, queue, limits, name="stock: the kernel's queue")
-            await hypercorn.trio.serve(
-                cast("ASGIFramework", app),
-                settings,
-                shutdown_trigger=until_nobody_connects,
-                task_status=task_status,
-                mode="asgi",
-            )
-            nursery.cancel_scope.cancel(reason="the server has ended")
-    finally:
-        queue.detach()
-
-
-async def _mind_the_queue(listener: socket.socket, limits: ConnectionLimits) -> NoReturn:
-    """While the loop is behind, refuse who waits to be accepted. On cancellation: they wait on."""
-    while True:
-        if limits.behind():
-            for size in refuse_waiting(listener, most=limits.bound):
-                limits.turned_away_total += 1
-                limits.refused(size)
-        await trio.sleep(LOOK_S)

@@ -12,8 +12,9 @@ import trio
 from collector.config import Config
 from collector.devtools.fixtures import CollectorApp, default_config
 from collector.lifecycle import Phase
+from collector.web.connections import ConnectionLimits
 from collector.web.listeners import open_listener
-from collector.web.stock import ConnectionLimits, serve_stock
+from collector.web.server import serve_http
 
 SEND_TIMEOUT_S = 1.0
 SMALL_BUFFER_BYTES = 4096
@@ -39,7 +40,7 @@ async def address(collector_app: CollectorApp):
         await lifecycle.wait_reached(Phase.DRAINING)
 
     async def serve(task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128  # the server reports
-        await serve_stock(
+        await serve_http(
             collector_app.app, collector_app.config, listener, limits, shutdown=draining, task_status=task_status
         )
 

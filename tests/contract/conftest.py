@@ -21,8 +21,9 @@ from hypercorn.config import Config as HypercornConfig
 
 from collector.config import Config
 from collector.web.asgi_types import AsgiApp
+from collector.web.connections import ConnectionLimits
 from collector.web.listeners import open_listener
-from collector.web.stock import ConnectionLimits, serve_stock
+from collector.web.server import serve_http
 
 Serve = Callable[..., Any]
 
@@ -137,7 +138,7 @@ def ours() -> Serve:
         limits = ConnectionLimits(config.limits.connections)
 
         async def run(shutdown: Callable[[], Awaitable[None]], task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128
-            await serve_stock(app, config, listener, limits, shutdown=shutdown, task_status=task_status)
+            await serve_http(app, config, listener, limits, shutdown=shutdown, task_status=task_status)
 
         async with _running(port, run) as server:
             server.limits = limits  # type: ignore[attr-defined]  # for the tests of this one

@@ -13,7 +13,7 @@ from collector.config import Config, HttpConfig, LimitsConfig, ShutdownConfig
 from collector.web.asgi_types import Receive, Scope, Send
 from collector.web.body import RequestBody, send_parked
 from collector.web.listeners import open_listener
-from collector.web.stock import hypercorn_config
+from collector.web.server import hypercorn_config
 
 CONFIG = Config(http=HttpConfig(bind="127.0.0.1:0", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0))
 

@@ -17,9 +17,10 @@ from collector.monitor import Monitor
 from collector.rooms import open_rooms
 from collector.web.app import make_app
 from collector.web.asgi_types import AsgiApp, Message
+from collector.web.connections import ConnectionLimits
 from collector.web.listeners import address_of, open_listener
+from collector.web.server import serve_http
 from collector.web.services import Services
-from collector.web.stock import ConnectionLimits, serve_stock
 from kafka_client import Producer
 from kafka_client.testing import FakeCluster, open_fake_cluster
 
@@ -218,9 +219,7 @@ async def listening(web: Web) -> AsyncIterator[tuple[str, int]]:
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128  # what it serves reports
-            await serve_stock(
-                web.app, web.services.config, listener, limits, shutdown=draining, task_status=task_status
-            )
+            await serve_http(web.app, web.services.config, listener, limits, shutdown=draining, task_status=task_status)
 
         await nursery.start(serve)
         yield host, int(port)

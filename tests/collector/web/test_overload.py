@@ -6,8 +6,9 @@ import time
 import trio
 
 from collector.devtools.raw_http import open_http
+from collector.web.connections import ConnectionLimits
 from collector.web.listeners import address_of, open_listener
-from collector.web.stock import LOOK_S, ConnectionLimits, serve_stock
+from collector.web.server import LOOK_S, serve_http
 from tests.collector.web.conftest import Web
 
 CLIENTS = 20
@@ -24,7 +25,7 @@ async def test_new_connections_are_refused_and_counted_while_the_loop_is_behind(
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128  # what it serves reports
-            await serve_stock(web.app, services.config, listener, limits, shutdown=stop.wait, task_status=task_status)
+            await serve_http(web.app, services.config, listener, limits, shutdown=stop.wait, task_status=task_status)
 
         await nursery.start(serve)
         async with open_http(address) as kept:

@@ -73,6 +73,8 @@ class Row:
     measured: Sequence[Measured]
     checks: Sequence[Check]
     notes: Sequence[str] = ()
+    sides: tuple[str, str] = ("producer", "broker")
+    """What is measured, and what is on the other core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,11 +84,15 @@ class Report:
     title: str
     about: Mapping[str, str]
     rows: Sequence[Row]
+    failures: Sequence[str] = ()
+    """Contenders without figures, and why."""
 
 
 def as_markdown(report: Report) -> str:
     """The report as people read it."""
     parts = [f"# {report.title}\n\n", "".join(f"- {name}: {text}\n" for name, text in report.about.items())]
+    if report.failures:
+        parts.append("\nFailed:\n\n" + "".join(f"- {each}\n" for each in report.failures))
     for row in report.rows:
         parts.append(f"\n## {row.name}: {row.title}\n\n")
         if row.measured:
@@ -109,6 +115,7 @@ def as_json(report: Report) -> dict[str, object]:
     return {
         "title": report.title,
         "about": dict(report.about),
+        "failures": list(report.failures),
         "rows": [
             {
                 "row": row.name,
@@ -161,26 +168,26 @@ def _measured_table(row: Row) -> str:
             spread = each.spread(column.key)
             cells.append("–" if spread is None else show(spread, column.scale, column.digits))
         if rated:
-            cells.append(_saturated(each))
+            cells.append(_saturated(each, row.sides))
         lines.append(cells)
     return _table(heads, lines)
 
 
-def _saturated(each: Measured) -> str:
+def _saturated(each: Measured, sides: tuple[str, str]) -> str:
     """Which side had no time left: only then is a rate the rate of that side."""
-    producer, broker = each.spread("cpu_share"), each.spread("broker_share")
-    if producer is None:
+    subject, rest = each.spread("cpu_share"), each.spread("rest_share")
+    if subject is None:
         return "–"
-    said = f"producer {producer.median:.0%}"
-    if broker is not None:
-        said += f", broker {broker.median:.0%}"
+    said = f"{sides[0]} {subject.median:.0%}"
+    if rest is not None:
+        said += f", {sides[1]} {rest.median:.0%}"
     foreign = each.spread("foreign_share")
     if foreign is not None and foreign.median > 0.1:
         said += f", others on these cores {foreign.median:.0%}"
-    if producer.median >= SATURATED:
-        return f"**producer** ({said})"
-    if broker is not None and broker.median >= SATURATED:
-        return f"**broker** ({said})"
+    if subject.median >= SATURATED:
+        return f"**{sides[0]}** ({said})"
+    if rest is not None and rest.median >= SATURATED:
+        return f"**{sides[1]}** ({said})"
     return f"neither ({said})"
 
 

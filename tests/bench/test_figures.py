@@ -75,7 +75,7 @@ def measured() -> list[Measured]:
 
 
 def _run(rate: float, cpu_us: float) -> dict[str, float]:
-    return {"rate": rate, "cpu_us": cpu_us, "cpu_share": 0.95, "broker_share": 0.3}
+    return {"rate": rate, "cpu_us": cpu_us, "cpu_share": 0.95, "rest_share": 0.3}
 
 
 def test_scores_give_a_rate_by_rounds_and_by_cpu_time(measured: list[Measured]) -> None:
@@ -135,7 +135,7 @@ def test_markdown_shows_medians_ranges_and_marks_what_was_missed(measured: list[
     [(0.95, 0.95, "**producer**"), (0.5, 0.95, "**broker**"), (0.5, 0.5, "neither")],
 )
 def test_markdown_names_the_saturated_side(producer: float, broker: float, expected: str) -> None:
-    run = {"rate": 1.0, "cpu_us": 1.0, "cpu_share": producer, "broker_share": broker}
+    run = {"rate": 1.0, "cpu_us": 1.0, "cpu_share": producer, "rest_share": broker}
     text = as_markdown(_report([Measured(name="ours", runs=[run])], []))
     assert f"| {expected} (" in text
 

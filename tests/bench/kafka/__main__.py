@@ -21,27 +21,21 @@ How the figures are made:
 
 import argparse
 import json
-import os
-import platform
 import pstats
-import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
-import trio
 
-from collector.devtools.children import bare_error
-from collector.devtools.kafka_install import KafkaUnavailable
+from tests.bench.broker import open_broker
 from tests.bench.kafka import rates, singles
-from tests.bench.kafka.broker import open_broker
-from tests.bench.kafka.running import Bench, RunFailed, run_child
+from tests.bench.kafka.running import Bench, run_child
 from tests.bench.kafka.sampling import as_table
 from tests.bench.machine import choose_cores
-from tests.bench.report import Report, as_json, as_markdown
+from tests.bench.report import Report
+from tests.bench.running import Rounds, about_machine, command_line, finish, say, words
 
 ROWS = ("K1", "K2", "K3", "K4", "K5", "K6", "K7", "K8")
 CLIENTS = ("ours", "aiokafka", "confluent", "kafka-python")
@@ -51,38 +45,17 @@ _BROKER_WARMUP_S = 6.0
 
 def main() -> None:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(
-        prog="just bench kafka", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="one short run each: a look, not a measurement")
-    parser.add_argument("--rows", type=partial(_words, ROWS), default=ROWS, metavar="K1,K2", help="only these rows")
+    parser = command_line("kafka", __doc__, ROWS)
     parser.add_argument(
-        "--only", type=partial(_words, CLIENTS), default=(), metavar="ours,aiokafka", help="only these clients"
+        "--only", type=partial(words, CLIENTS), default=(), metavar="ours,aiokafka", help="only these clients"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and verdict there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as well")
     parser.add_argument(
         "--profile",
         metavar="CLIENT:ROW[:WORDS]",
         help="instead: one run of K1, K2, K3, K6 or K8 under cProfile, such as ours:K1 or ours:K1:send_many",
     )
     parser.add_argument("--where", action="store_true", help="instead: where our time goes in K1 and K2, by stages")
-    arguments = parser.parse_args()
-    try:
-        with bare_error():
-            report = trio.run(run, arguments)
-    except (RunFailed, KafkaUnavailable) as error:
-        raise SystemExit(str(error)) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if report is None:
-        return
-    text = as_markdown(report)
-    print(text)
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(text)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(as_json(report), indent=1) + "\n")
+    finish(parser.parse_args(), run)
 
 
 async def run(arguments: argparse.Namespace) -> Report | None:
@@ -93,10 +66,9 @@ async def run(arguments: argparse.Namespace) -> Report | None:
             bench = Bench(
                 broker=broker,
                 cores=cores,
-                runs=1 if arguments.quick else 3,
+                rounds=Rounds(1 if arguments.quick else 3, say),
                 measure_s=2.0 if arguments.quick else 8.0,
                 warmup_s=1.0 if arguments.quick else 1.5,
-                say=_say,
             )
             if arguments.profile is not None:
                 await _profile(bench, arguments.profile, Path(directory))
@@ -119,7 +91,12 @@ async def _measure(bench: Bench, rows: Sequence[str], only: Sequence[str], quick
         found = await singles.measure_encoding(bench, rows, found)
     if "K8" in rows and (not only or "ours" in only):
         found += await singles.measure_lag(bench)
-    return Report(title="Kafka producers", about=_about(bench), rows=sorted(found, key=lambda row: row.name))
+    return Report(
+        title="Kafka producers",
+        about=_about(bench),
+        rows=sorted(found, key=lambda row: row.name),
+        failures=bench.rounds.failures,
+    )
 
 
 async def _warm_broker(bench: Bench) -> None:
@@ -154,28 +131,11 @@ async def _where(bench: Bench, directory: Path) -> None:  # noqa: ASYNC910  # ea
 
 def _about(bench: Bench) -> dict[str, str]:
     peers = ("aiokafka", "confluent-kafka", "kafka-python", "trio", "uvloop")
-    cores = bench.cores
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "pinned": f"broker to core {cores.broker}, producers to core {cores.producer}"
-        if cores.apart
-        else "nothing: there is one core for both sides, so the broker's work is in every rate",
+    return about_machine(bench.cores, "producers", "broker", peers) | {
         "broker": "Apache Kafka 4.1, one node, 6 partitions, acks=all",
-        "versions": ", ".join(f"{name} {version(name)}" for name in peers),
-        "runs": f"{bench.runs} of {bench.measure_s:g} s each, after {bench.warmup_s:g} s of warming, interleaved",
+        "runs": f"{bench.rounds.count} of {bench.measure_s:g} s each, after {bench.warmup_s:g} s of warming, "
+        "interleaved",
     }
-
-
-def _words(allowed: Sequence[str], text: str) -> Sequence[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in allowed:
-            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(allowed)}")
-    return words
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,14 @@ import msgspec
 import trio
 
 from collector.devtools.children import Child, open_child
-from tests.bench.kafka.broker import PARTITIONS, TOPIC, Broker
+from tests.bench import running
+from tests.bench.broker import PARTITIONS, TOPIC, Broker
 from tests.bench.kafka.spec import Spec
 from tests.bench.machine import Cores, Usage
 from tests.bench.report import Measured
+from tests.bench.running import Rounds, RunFailed
 
-__all__ = ["Bench", "Contender", "RunFailed", "interleave", "run_child"]
+__all__ = ["Bench", "Contender", "interleave", "run_child"]
 
 #: Starting, warming, closing; a run that takes this much longer than its window hangs.
 _SPARE_S = 90.0
@@ -30,10 +32,6 @@ _SPARE_S = 90.0
 _LAST_LINES_S = 1.0
 
 _ROOT = Path(__file__).parents[3]
-
-
-class RunFailed(Exception):
-    """A producing process ended without figures; the message has its last lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,25 +52,22 @@ class Bench:
 
     broker: Broker
     cores: Cores
-    runs: int
+    rounds: Rounds
     measure_s: float
     warmup_s: float
-    say: Callable[[str], None]
-    """Is told of each run as it ends."""
 
     def spec(self, contender: Contender, profile: str | None = None) -> Spec:
         """What the contender's process is told."""
-        cluster = self.broker.cluster
         return Spec(
             client=contender.client,
             workload=contender.workload,
-            bootstrap_servers=cluster.tls_bootstrap_servers if contender.tls else cluster.bootstrap_servers,
+            bootstrap_servers=self.broker.tls_bootstrap_servers if contender.tls else self.broker.bootstrap_servers,
             topic=TOPIC,
             partitions=PARTITIONS,
             warmup_s=self.warmup_s,
             measure_s=self.measure_s,
-            core=self.cores.producer if self.cores.apart else None,
-            ca_file=str(self.broker.ca_file) if contender.tls else None,
+            core=self.cores.subject if self.cores.apart else None,
+            ca_file=str(self.broker.certificates.ca_file) if contender.tls else None,
             profile=profile,
             options=contender.options,
         )
@@ -81,18 +76,15 @@ class Bench:
 async def interleave(
     bench: Bench, rows: str, contenders: Sequence[Contender], describe: Callable[[Mapping[str, float]], str]
 ) -> dict[str, Measured]:
-    """Run every contender once a round, so that each round sees them all in the same state of the machine.
+    """As `tests.bench.running.interleave`, each run in a process of its own.
 
     On cancellation: the running process is ended.
     """
-    await trio.lowlevel.checkpoint()
-    measured = {each.name: Measured(name=each.name, settings=each.settings) for each in contenders}
-    for number in range(bench.runs):
-        for each in contenders:
-            figures = await run_child(bench, bench.spec(each))
-            measured[each.name].runs.append(figures)
-            bench.say(f"{rows} round {number + 1}/{bench.runs} {each.name}: {describe(figures)}")
-    return measured
+
+    async def measure(each: Contender) -> dict[str, float]:
+        return await run_child(bench, bench.spec(each))
+
+    return await running.interleave(bench.rounds, rows, contenders, measure, describe)
 
 
 async def run_child(bench: Bench, spec: Spec, module: str = "tests.bench.kafka.child") -> dict[str, float]:
@@ -111,7 +103,7 @@ async def run_child(bench: Bench, spec: Spec, module: str = "tests.bench.kafka.c
             try:
                 await child.wait_ended()
             finally:
-                bench.broker.cluster.resume()
+                bench.broker.resume()
         with trio.move_on_after(_LAST_LINES_S):
             await listener.finished.wait()
     if listener.figures is None:
@@ -145,10 +137,10 @@ class _Listener:
                 self.figures = {name: math.nan if value is None else value for name, value in said.items()}
                 self.finished.set()
             case "pause":
-                self._bench.broker.cluster.pause()
+                self._bench.broker.pause()
                 self._answer()
             case "resume":
-                self._bench.broker.cluster.resume()
+                self._bench.broker.resume()
                 self._answer()
 
     def usage(self) -> dict[str, float]:
@@ -158,12 +150,12 @@ class _Listener:
         wall_s = self._end[0] - self._begin[0]
         before, after = self._begin[1], self._end[1]
         broker_s = after.broker_s - before.broker_s
-        busy_s = after.producer_core_s - before.producer_core_s
+        busy_s = after.subject_core_s - before.subject_core_s
         if self._bench.cores.apart:
-            busy_s += after.broker_core_s - before.broker_core_s
+            busy_s += after.rest_core_s - before.rest_core_s
         own_s = self.figures["cpu_user_s"] + self.figures["cpu_system_s"]
         return {
-            "broker_share": broker_s / wall_s,
+            "rest_share": broker_s / wall_s,
             "foreign_share": max(0.0, busy_s - broker_s - own_s) / wall_s,
             "broker_cpu_us": broker_s / max(1.0, self.figures["records"]) * 1e6,
         }

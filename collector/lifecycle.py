@@ -52,6 +52,7 @@ class Lifecycle:
         self._phase = Phase.STARTING
         self._reached: dict[Phase, trio.Event] = {phase: trio.Event() for phase in Phase}
         self._reached[Phase.STARTING].set()
+        self._to_call: dict[object, tuple[Phase, Callable[[], object]]] = {}
 
     def __repr__(self) -> str:
         return f"<Lifecycle {self._phase.name.lower()}, {self.status()}>"
@@ -75,10 +76,29 @@ class Lifecycle:
             if self._phase < passed <= phase:
                 self._reached[passed].set()
         self._phase = max(self._phase, phase)
+        due = [key for key, (awaited, _) in self._to_call.items() if awaited <= self._phase]
+        for fn in [self._to_call.pop(key)[1] for key in due]:
+            fn()
 
     async def wait_reached(self, phase: Phase) -> None:
         """Wait until ``phase`` or a later one has come. On cancellation: nothing has changed."""
         await self._reached[phase].wait()
+
+    def when_reached(self, phase: Phase, fn: Callable[[], object]) -> Callable[[], None]:
+        """Call ``fn()`` once, synchronously, when ``phase`` or a later one comes; at once where it is there.
+
+        For those that are too many to have a task wait each: ten thousand websockets. Returns: what takes it back.
+        """
+        if self._phase >= phase:
+            fn()
+            return _nothing
+        key = object()
+        self._to_call[key] = (phase, fn)
+
+        def forget() -> None:
+            self._to_call.pop(key, None)
+
+        return forget
 
     def lagging(self) -> bool:
         """True while the loop is later than its bound, until it is below half of it."""
@@ -108,3 +128,7 @@ class Lifecycle:
         if self.lagging():
             return "lagging"
         return "spool_full" if self.spool_full() else "ready"
+
+
+def _nothing() -> None:
+    """Taking back what was called already."""

@@ -223,6 +223,23 @@ class Work:
         if rejections and not self._parsed.accept_only:
             await self._ingest.write_bad(self._parsed, rejections, self._context)
 
+    @property
+    def delivered(self) -> bool:
+        """Kafka has acknowledged every event, and there is nothing else to wait for: `settle` may come next."""
+        delivery = self._delivery
+        if delivery is None or self._rows is not None or self._parsed.rejections or delivery.unsettled:
+            return False
+        return all(isinstance(outcome, Delivered) for outcome in delivery.outcomes)
+
+    async def wait_delivered(self) -> None:  # noqa: ASYNC910  # without one where Kafka has nothing to say
+        """Wait for Kafka alone, as long as it takes, if it was asked; `delivered` says what came of it.
+
+        On cancellation: the waiting ends and nothing else; `wait` is to follow, unless it is `delivered`.
+        """
+        delivery = self._delivery
+        if delivery is not None and delivery.unsettled:
+            await delivery.wait()
+
     async def _wait_for_kafka(self, delivery: "DeliveryLike") -> None:
         """Wait until every record has its outcome, or Kafka's share of the time is over."""
         ways = self._ingest.ways

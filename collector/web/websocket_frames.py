@@ -48,6 +48,8 @@ class TrackFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 _JSON = msgspec.json.Decoder(TrackFrame)
 _MSGPACK = msgspec.msgpack.Decoder(TrackFrame)
+_TO_JSON = msgspec.json.Encoder()
+_TO_MSGPACK = msgspec.msgpack.Encoder()
 
 #: The members that have to be decoded to understand a frame that the typed decoder refused.
 _MEMBERS: dict[str, tuple[type, ...]] = {
@@ -106,8 +108,6 @@ def _id_in(values: dict[str, object]) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
-def encode(frame: ServerFrame, encoding: Encoding) -> dict[str, object]:
-    """An ASGI message that sends ``frame``: text for JSON, binary for msgpack."""
-    if encoding == "json":
-        return {"type": "websocket.send", "text": msgspec.json.encode(frame).decode()}
-    return {"type": "websocket.send", "bytes": msgspec.msgpack.encode(frame)}
+def encode(frame: ServerFrame, encoding: Encoding) -> bytes:
+    """The payload that says ``frame``: of a text frame for JSON, of a binary one for msgpack."""
+    return (_TO_JSON if encoding == "json" else _TO_MSGPACK).encode(frame)

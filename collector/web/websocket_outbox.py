@@ -42,7 +42,10 @@ class Outbox:
         self._frames: list[ServerFrame] = []
         self._credit_bytes = 0
         self._something = trio.Event()
+        self._watched = False
+        """Somebody waits for the time at which the first of ``_above`` is to be named."""
         self._room = trio.Event()
+        self._narrow = False
 
     def __repr__(self) -> str:
         return f"<Outbox upto={self._low}, {len(self._above)} above, {len(self._frames)} frames>"
@@ -52,7 +55,6 @@ class Outbox:
         self._credit_bytes += size_bytes
         self._above[id_] = (status, trio.current_time())
         self._advance()
-        self._something.set()
 
     def named(self, id_: int, size_bytes: int, status: str, members: Mapping[str, object]) -> None:
         """A message ended otherwise, and is answered by name: ``code``, ``message``, ``counts``."""
@@ -60,16 +62,23 @@ class Outbox:
         self._frames.append({"op": "ack", "id": id_, "status": status, **members})
         self._above[id_] = None
         self._advance()
-        self._something.set()
 
     def say(self, frame: ServerFrame) -> None:
         """Another frame, in order with the acknowledgements."""
         self._frames.append(frame)
-        self._something.set()
 
     def wake(self) -> None:
-        """Let the writer come by although there may be nothing to send."""
+        """Let who waits in `wait_something` look again."""
         self._something.set()
+
+    @property
+    def due(self) -> bool:
+        """Whether an id that is settled well waits for ``upto`` to reach it, and nobody waits to name it in time."""
+        return bool(self._above) and not self._watched and self._since() < inf
+
+    def _since(self) -> float:
+        """When the first of those was settled."""
+        return next((good[1] for good in self._above.values() if good is not None), inf)
 
     def _advance(self) -> None:
         while self._low + 1 in self._above:
@@ -91,19 +100,22 @@ class Outbox:
         if self._credit_bytes:
             frames.append({"op": "credit", "bytes": self._credit_bytes})
             self._credit_bytes = 0
-        self._something = trio.Event()
-        room, self._room = self._room, trio.Event()
-        room.set()
+        if self._narrow:
+            self._narrow = False
+            self._room.set()
         return frames
 
     async def wait_something(self) -> None:
-        """Wait until `take` has something to give.
+        """Wait until `wake`, or until `take` has an id to name.
 
         On cancellation: nothing has changed.
         """
-        since = min((good[1] for good in self._above.values() if good is not None), default=inf)
+        since = self._since()
+        self._watched = since < inf
         with trio.move_on_at(since + NAMED_AFTER_S):
             await self._something.wait()
+        self._watched = False
+        self._something = trio.Event()
 
     async def wait_room(self) -> None:  # noqa: ASYNC910  # receive() follows
         """Wait while `MAX_NAMED` frames wait for a client that does not read.
@@ -111,4 +123,5 @@ class Outbox:
         On cancellation: nothing has changed.
         """
         while len(self._frames) > MAX_NAMED:
+            self._narrow, self._room = True, trio.Event()
             await self._room.wait()

@@ -23,7 +23,7 @@ from collector.web.admission import Admission
 from collector.web.asgi_types import Message
 from collector.web.body import RequestBody
 from collector.web.context import context_of
-from collector.web.head import RequestHead
+from collector.web.head import Headers, RequestHead
 from collector.web.inflate import inflater_for
 from collector.web.services import Services
 
@@ -67,7 +67,7 @@ class Feeder:
             method=kept.method,
             path=kept.path,
             query_string=kept.query_string,
-            headers=kept.headers,
+            headers=Headers.of(kept.headers),
             ip=kept.ip,
             request_id=kept.request_id,
         )

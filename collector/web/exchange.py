@@ -197,7 +197,7 @@ class Exchange:
             (b"x-request-id", head.request_id.encode("latin-1")),
         ]
         headers += [(name.encode("latin-1"), value.encode("utf-8")) for name, value in answer.headers]
-        headers += services.cors.headers(head.origin)
+        headers += services.cors.headers(head.headers.get("origin"))
         if head.method == "OPTIONS":
             headers += services.cors.preflight(head.headers.get("access-control-request-headers", ""))
         if self._http1 and not (services.lifecycle.keep_alive and self._body.complete):

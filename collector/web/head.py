@@ -11,7 +11,7 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
@@ -19,30 +19,61 @@ from urllib.parse import parse_qsl
 from collector.dialects.base import ClientFault
 from collector.web.asgi_types import Scope
 
-__all__ = ["HeadReader", "RequestHead", "parse_query", "timeout_of"]
+__all__ = ["HeadReader", "Headers", "RequestHead", "key_of_authorization", "parse_query", "timeout_of"]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_QUERY_FIELDS = 64
 MAX_TIMEOUT_MS = 2**31
+MAX_LENGTH_DIGITS = 20
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
+
+
+class Headers(Mapping[str, str]):
+    """The header fields of one request by lower-case name, decoded when somebody asks; repeated ones are joined.
+
+    ``fields`` are the bytes behind it, for who asks for many: looking one up there takes a fifth of the time.
+    """
+
+    __slots__ = ("fields",)
+
+    def __init__(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        fields = dict(pairs)
+        self.fields = fields if len(fields) == len(pairs) else _joined(pairs)
+
+    @classmethod
+    def of(cls, values: Mapping[str, str]) -> "Headers":
+        """Headers from elsewhere than a request: text that Latin-1 can hold."""
+        return cls([(name.encode("latin-1"), value.encode("latin-1")) for name, value in values.items()])
+
+    def __getitem__(self, name: str) -> str:
+        return self.fields[name.encode()].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __repr__(self) -> str:
+        return f"<Headers {', '.join(self)}>"
+
+
+def _joined(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        fields[name] = b"%b, %b" % (fields[name], value) if name in fields else value
+    return fields
 
 
 class RequestHead:
-    """One request's head; ``headers`` are lower-cased, repeated ones joined by a comma."""
+    """One request's head."""
 
     __slots__ = ("headers", "ip", "method", "path", "query_string", "request_id")
 
     def __init__(
-        self,
-        *,
-        method: str,
-        path: str,
-        query_string: bytes,
-        headers: Mapping[str, str],
-        ip: str | None,
-        request_id: str,
+        self, *, method: str, path: str, query_string: bytes, headers: Headers, ip: str | None, request_id: str
     ) -> None:
         self.method = method
         self.path = path
@@ -55,14 +86,10 @@ class RequestHead:
         return f"<RequestHead {self.method} {self.path} {self.request_id}>"
 
     @property
-    def origin(self) -> str | None:
-        return self.headers.get("origin")
-
-    @property
     def content_length(self) -> int:
         """What the body claims to have, 0 where it does not say. The server has refused what is not a number."""
-        value = self.headers.get("content-length", "")
-        return int(value) if value.isascii() and value.isdecimal() else 0
+        value = self.headers.fields.get(b"content-length", b"")
+        return int(value) if value.isdigit() and len(value) < MAX_LENGTH_DIGITS else 0
 
     def query(self) -> dict[str, str]:
         """The query's fields, the first of each name. Raises `ClientFault` for absurdly many."""
@@ -70,7 +97,9 @@ class RequestHead:
 
     def credential(self, query: Mapping[str, str]) -> str | None:
         """The head's key, if any: ``Authorization`` (Basic or Bearer) or ``?writeKey=``; for admission."""
-        return key_of_authorization(self.headers.get("authorization", "")) or query.get("writeKey") or None
+        authorization = self.headers.fields.get(b"authorization")
+        key = None if authorization is None else key_of_authorization(authorization.decode("latin-1"))
+        return key or (query.get("writeKey") or None if query else None)
 
 
 class HeadReader:
@@ -94,46 +123,56 @@ class HeadReader:
                 return None
             return any(parsed in network for network in networks)
 
+        @lru_cache(maxsize=4096)
+        def client_ip(peer: str | None, forwarded: bytes) -> str | None:
+            """Walk back through the proxies: the last address that none of ours vouches for is the client's."""
+            address = peer
+            for part in reversed(forwarded.decode("latin-1").split(",")):
+                candidate = part.strip()
+                vouched = trusted(candidate)
+                if vouched is None:
+                    break
+                address = candidate
+                if not vouched:
+                    break
+            return address
+
         self._trusted = trusted
+        self._client_ip = client_ip
 
     def read(self, scope: Scope) -> RequestHead:
-        """The head of an HTTP or websocket scope."""
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in scope["headers"]:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        """The head of an HTTP or websocket scope. Names of headers are in lower case, as ASGI has them."""
+        headers = Headers(scope["headers"])
+        field = headers.fields.get
         client = scope.get("client")
-        peer = client[0] if client else None
+        ip = client[0] if client else None
+        request_id = None
         # No address: a Unix socket or a test's in-process client, both as near as a proxy on this machine.
-        believed = peer is None or bool(self._trusted(peer))
-        request_id = headers.get("x-request-id", "") if believed else ""
+        if ip is None or self._trusted(ip):
+            forwarded = field(b"x-forwarded-for")
+            if forwarded is not None:
+                ip = self._client_ip(ip, forwarded)
+            request_id = _believable(field(b"x-request-id"))
+        path = scope["path"]
         return RequestHead(
             method=scope.get("method", "GET"),
-            path=_path_of(scope["path"]),
+            path=path if path.startswith("/") else _path_of(path),
             query_string=scope.get("query_string", b""),
             headers=headers,
-            ip=self._client_ip(peer, headers.get("x-forwarded-for")) if believed else peer,
-            request_id=request_id if _REQUEST_ID.match(request_id) else self._next_id(),
+            ip=ip,
+            request_id=request_id or self._next_id(),
         )
 
-    def _client_ip(self, peer: str | None, forwarded: str | None) -> str | None:
-        """Walk back through the proxies: the last address that none of ours vouches for is the client's."""
-        address = peer
-        for part in reversed(forwarded.split(",") if forwarded else ()):
-            candidate = part.strip()
-            trusted = self._trusted(candidate)
-            if trusted is None:
-                break
-            address = candidate
-            if not trusted:
-                break
-        return address
+
+def _believable(request_id: bytes | None) -> str | None:
+    """A name that a proxy gave to a request, if it is bounded and printable."""
+    if request_id is None or not _REQUEST_ID.match(request_id):
+        return None
+    return request_id.decode("ascii")
 
 
 def _path_of(target: str) -> str:
-    """The path, also of a target in absolute form, which every server must accept (RFC 9112, 3.2.2)."""
-    if target.startswith("/"):
-        return target
+    """The path of a target in absolute form, which every server must accept (RFC 9112, 3.2.2)."""
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
         return target

@@ -1,7 +1,7 @@
-"""The broker of a benchmark: a real Apache Kafka away from the core that is measured, its topic too small for the disk.
+"""The broker of a benchmark: a real Apache Kafka, not on the core that is measured; its topic cannot fill the disk.
 
-Owns: its pinning, its TLS listener and the certificates, the topic and how far it has been written. Refuses to know: who
-produces to it.
+Owns: its pinning, its TLS listener and the certificates, the topic and how far it has been written. Refuses to know:
+who produces to it.
 """
 
 import os

@@ -42,7 +42,9 @@ class Scores:
         found = [100 * (ratio - 1) for ratio in ratios(self.values(with_it, "cpu_us"), self.values(without, "cpu_us"))]
         return Check(what=what, figure=spread_of(found) if found else None, must=must, unit="%", digits=1)
 
-    def figure(self, what: str, name: str, key: str, unit: str, must: Bound, stretch: Bound | None = None) -> Check:
+    def figure(
+        self, what: str, name: str, key: str, unit: str, must: Bound | None = None, stretch: Bound | None = None
+    ) -> Check:
         """One of our figures as it is."""
         found = self.values(name, key)
         figure = spread_of(found) if found else None

@@ -203,8 +203,8 @@ class RequestParser:
             llhttp = self._llhttp = httptools.HttpRequestParser(_Callbacks(fields))
         try:
             llhttp.feed_data(head)
-        except httptools.HttpParserError:
-            # Also an upgrade: it has read the head then, but is not made for what follows.
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # At an upgrade it has read the head, but waits for something else behind it than we do.
             self._llhttp = None
             return None
         count = head.count(b"\r\n") - 2

@@ -25,7 +25,7 @@ from collector.config import HttpConfig
 from collector.config_rules import split_bind
 from collector.web.answers import RETRY_AFTER_S
 
-__all__ = ["address_of", "adopt_listener", "open_listener", "refuse_waiting", "stop_listening"]
+__all__ = ["address_of", "adopt_listener", "open_listener", "refuse", "refuse_waiting", "stop_listening"]
 
 _REQUEST_BYTES = 1024 * 1024
 _BUSY = b"the server is behind with its work; send it again later\n"
@@ -106,13 +106,18 @@ def refuse_waiting(listener: socket.socket, *, most: int) -> Iterator[int]:
             client, _address = listener.accept()
         except OSError:  # none is left; or the listener is closed, of which the server hears by itself
             return
-        size = 0
-        with client, suppress(OSError):  # nothing to read yet; or it is gone
-            client.setblocking(False)
-            with suppress(BlockingIOError):
-                size = len(client.recv(_REQUEST_BYTES))
-            client.send(_busy())
-        yield size
+        yield refuse(client)
+
+
+def refuse(client: socket.socket) -> int:
+    """Answer 503 to a client that nobody serves, and close; returns how many bytes it had sent."""
+    size = 0
+    with client, suppress(OSError):  # nothing to read yet; or it is gone
+        client.setblocking(False)
+        with suppress(BlockingIOError):
+            size = len(client.recv(_REQUEST_BYTES))
+        client.send(_busy())
+    return size
 
 
 def _busy() -> bytes:

@@ -26,6 +26,7 @@ from collector.config import Config
 from collector.deadlines import DeadlineChain
 from collector.web.asgi_types import AsgiApp
 from collector.web.connections import ConnectionLimits
+from collector.web.lane.lane import Lane
 from collector.web.listeners import refuse_waiting, stop_listening
 from collector.web.stock import CONNECTION_ATTRIBUTE, LIMITS_ATTRIBUTE, Connection, install
 
@@ -75,7 +76,8 @@ async def serve_http(  # noqa: ASYNC128
     descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
     setattr(settings, LIMITS_ATTRIBUTE, limits)
-    setattr(settings, CONNECTION_ATTRIBUTE, Connection)
+    lane = Lane(app, config, limits) if config.http.server == "lane" else None
+    setattr(settings, CONNECTION_ATTRIBUTE, Connection if lane is None else lane.connect)
     # The same number, which Hypercorn closes: this object never does.
     queue = socket.socket(fileno=descriptor)
     queue.setblocking(False)
@@ -92,9 +94,16 @@ async def serve_http(  # noqa: ASYNC128
         await trio.sleep_until(deadline)
         limits.abort_all()
 
+    async def drain(lane: Lane) -> None:
+        await shutdown()
+        await lane.drain()
+
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(until_shutdown, name="server: the end of the drain")
+            if lane is not None:
+                nursery.start_soon(lane.run, name="server: the lane")
+                nursery.start_soon(drain, lane, name="server: the lane's idle connections")
             nursery.start_soon(_mind_the_queue, queue, limits, name="server: the kernel's queue")
             await hypercorn.trio.serve(
                 cast("ASGIFramework", app),

@@ -91,21 +91,28 @@ class Connection(TCPServer):
         return f"<Connection {'gone' if self.gone.is_set() else 'open'}>"
 
     async def run(self) -> None:  # noqa: ASYNC910  # Hypercorn's shape
-        """Serve the connection until it ends; never raises for it.
+        """Serve the connection, if it is not one too many, until it ends; never raises for it.
 
         On cancellation: the connection is closed.
         """
-        limits = self._limits
-        if not limits.take(self):
+        if not self._limits.take(self):
             await trio.aclose_forcefully(self.stream)
             return
+        try:
+            await self.serve()
+        finally:
+            self._limits.give_back(self)
+
+    async def serve(self) -> None:  # noqa: ASYNC910  # Hypercorn's shape
+        """Serve a connection that is counted already; never raises for it.
+
+        On cancellation: the connection is closed.
+        """
         try:
             await super().run()
         except Exception:  # the rim of one connection: a bug in Hypercorn's stack must not end the neighbours'
             log.exception("a connection failed")
             self.abort()
-        finally:
-            limits.give_back(self)
 
     async def _read_data(self) -> None:
         try:

@@ -1,0 +1,350 @@
+# flake8: noqa: ASYNC910, ASYNC912, ASYNC913
+# A request costs one checkpoint, where its connection waits for it; more would cost 2 µs each.
+"""One connection of the lane: a task that reads requests and runs the application on each, in order.
+
+Owns: the order of requests and answers, when the connection goes on and how it ends. Refuses to know: where a request
+begins and ends (the parser), what an answer's bytes are (`cycle`, `answer`), what the application does.
+
+Invariants: one request is in work at a time, and its answer is written before the next one begins; the connection
+never waits without somebody who looks at it (the lane clock while it reads a head, the application's own deadlines
+while it works, the send timeout while it writes); an answer that the client may still have to read is never destroyed
+by closing on unread bytes (`_linger`).
+
+Non-obvious: the request nursery is opened here, before the application runs, because scopes nest; a request that is out
+of time leaves the application as `trio.Cancelled`, and is answered outside of that nursery, before the next is opened.
+"""
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
+
+import trio
+
+from collector.ingest.nursery import EXTENSION, RearmedNursery
+from collector.log import get_logger
+from collector.web.handle import STATE_KEY
+from collector.web.lane.answer import plain_answer
+from collector.web.lane.cycle import Cycle, Stage
+from collector.web.lane.handover import encode_request
+from collector.web.lane.parser import RequestParser
+from collector.web.lane.request import Request
+from collector.web.lane.transport import Transport
+
+if TYPE_CHECKING:
+    from collector.web.lane.lane import Lane
+
+__all__ = ["Connection"]
+
+log = get_logger("lane")
+
+Address: TypeAlias = tuple[str, int] | None
+Next: TypeAlias = Callable[[], Awaitable[None]]
+
+#: For the client to read the last answer and close; then the connection is closed on whatever it still sends.
+LINGER_S = 1.0
+
+
+class Connection:
+    """One connection; it is also the application's `ConnectionHandle`."""
+
+    __slots__ = (
+        "_ahead",
+        "_app",
+        "_carrier",
+        "_client",
+        "_cycle",
+        "_gone",
+        "_interrupted",
+        "_lane",
+        "_scheme",
+        "_served",
+        "_server",
+        "asgi_state",
+        "at_end",
+        "clock",
+        "late",
+        "parser",
+        "transport",
+        "waiting_since",
+    )
+
+    def __init__(
+        self, lane: "Lane", transport: Transport, client: Address, server: Address, scheme: str, state: dict[str, Any]
+    ) -> None:
+        self._lane = lane
+        self._app = lane.app
+        self.clock = lane.clock
+        self.transport = transport
+        self.parser = RequestParser(lane.config.limits, http2=lane.config.http.http2)
+        self._client = client
+        self._server = server
+        self._scheme = scheme
+        self.asgi_state = {**state, STATE_KEY: self}
+        self._carrier: RearmedNursery | None = None
+        self._cycle: Cycle | None = None
+        self._gone: trio.Event | None = None
+        self._served = 0
+        self._ahead = 0
+        self._interrupted = False
+        self.at_end = False
+        """Nothing more can be read: the client's end has come, or the connection is broken."""
+        self.late = False
+        """Whoever looks at connections has found this one late, idle, or unwanted."""
+        self.waiting_since = self.clock.now
+        """Since when it waits for a request, or for the rest of a head; ``inf``: it works."""
+
+    def __repr__(self) -> str:
+        state = "gone" if self.at_end else "idle" if self.waiting_since < inf else "at work"
+        return f"<Connection {state}, {self._served} requests>"
+
+    @property
+    def gone(self) -> trio.Event:
+        """As `ConnectionHandle.gone`."""
+        if self._gone is None:
+            self._gone = trio.Event()
+            if self.at_end:
+                self._gone.set()
+        return self._gone
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        self.transport.abort()
+
+    def broken(self) -> None:
+        """Note that nothing more can be read or written."""
+        self.transport.abort()
+        self._note_end()
+
+    def interrupt(self) -> None:
+        """End a `read` that waits, if one does."""
+        if self.transport.interrupt():
+            self._interrupted = True
+
+    def let_go(self) -> None:
+        """End the connection if it is waiting for a request, or for the rest of a head (which is answered 408)."""
+        if self.waiting_since < inf:
+            self.late = True
+            self.interrupt()
+
+    def may_go_on(self) -> bool:
+        """Whether the server allows another request on this connection."""
+        return not self._lane.draining and self._served < self._lane.max_requests and not self.at_end
+
+    def read_ahead(self) -> bool:
+        """Whether there is room to read while a request is in work."""
+        parser = self.parser
+        return (
+            self._ahead < self._lane.config.limits.read_ahead_bytes
+            and not parser.held
+            and not parser.rest
+            and parser.refusal is None
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Write; a client that is gone is noted, not raised."""
+        try:
+            if not self.transport.send_now(data):
+                await self.transport.send(b"")
+        except trio.BrokenResourceError:
+            self.broken()
+
+    async def read(self) -> None:
+        """Read and parse once; the end is noted."""
+        try:
+            data = await self.transport.receive()
+        except trio.BrokenResourceError:
+            self._note_end()
+            return
+        if data:
+            self._ahead += len(data)
+            self.parser.feed(data)
+        elif self._interrupted:
+            self._interrupted = False
+        else:
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if not self.at_end:
+            self.at_end = True
+            self.parser.at_end()
+            if self._gone is not None:
+                self._gone.set()
+
+    async def run(self) -> None:
+        """Serve the connection until it ends; never raises for it.
+
+        On cancellation: the connection is closed.
+        """
+        try:
+            await self.serve()
+        except Exception:  # the rim of one connection: a bug in it must not end the neighbours'
+            log.exception("a connection failed")
+        finally:
+            self.transport.abort()
+            self._note_end()
+            self.waiting_since = inf
+
+    async def serve(self) -> None:
+        """All requests of the connection, with one request nursery for them until one is out of time."""
+        proceed = True
+        while proceed:
+            async with trio.open_nursery() as nursery:
+                carrier = self._carrier = RearmedNursery(nursery, self.clock.grid)
+                after = await self._serve_requests()
+                proceed = False
+            if carrier.unfinished is not None:
+                unfinished, carrier.unfinished = carrier.unfinished, None
+                await unfinished()
+                cycle = self._cycle
+                assert cycle is not None
+                proceed = await self._finish(cycle)
+                after = None
+            if after is not None:
+                await after()
+
+    async def _serve_requests(self) -> Next | None:
+        """Request after request; returns how the connection goes on under another protocol, if it does."""
+        parser, requests = self.parser, self.parser.requests
+        while True:
+            if not requests:
+                if not await self._wait_for_request():
+                    return None
+                if parser.prior_knowledge:
+                    return self._speak_http2
+            request = requests.popleft()
+            if request.upgrade is not None:
+                self._cycle = Cycle(self, request)
+                return self._upgrade
+            cycle = self._cycle = Cycle(self, request)
+            try:
+                await self._app(self._scope(request), cycle.receive, cycle.send)
+            except Exception:  # the rim of one request: a bug in the application is one logged error and one 500
+                log.exception("a request failed", method=request.method, target=request.target[:200])
+            self._served += 1
+            if (cycle.stage != Stage.ENDED or not cycle.keep_alive or not request.complete) and not await self._finish(
+                cycle
+            ):
+                return None
+            if requests:
+                # A client that pipelines gives way to the others after each of its requests.
+                await trio.lowlevel.checkpoint()
+
+    async def _wait_for_request(self) -> bool:
+        """Read until there is a request, or an HTTP/2 preface; False: the connection is over, and all is said."""
+        parser, requests = self.parser, self.parser.requests
+        self._cycle = None
+        self._ahead = 0
+        if parser.held:
+            parser.feed(b"")
+        self.waiting_since = self.clock.now
+        in_head = False
+        while not requests and not parser.prior_knowledge:
+            if parser.refusal is not None:
+                await self._refuse(parser.refusal.status, parser.refusal.reason)
+                return False
+            if self.at_end:
+                return False
+            if self.late:
+                if parser.started:
+                    await self._refuse(408, "the request's head did not come to its end in time")
+                return False
+            if parser.started and not in_head:
+                in_head = True
+                self.waiting_since = self.clock.now
+            await self.read()
+        self.waiting_since = inf
+        return True
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        target = request.target
+        path, _, query = target.partition(b"?")
+        text = path.decode("latin-1")
+        return {
+            "type": "http",
+            "http_version": request.http_version,
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": request.method,
+            "scheme": self._scheme,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": request.headers,
+            "client": self._client,
+            "server": self._server,
+            "state": self.asgi_state.copy(),
+            "extensions": {EXTENSION: self._carrier},
+        }
+
+    async def _finish(self, cycle: Cycle) -> bool:
+        """After the application: end the answer where it did not, read the rest of the request; True: go on."""
+        if cycle.stage != Stage.ENDED:
+            await self._end_unanswered(cycle)
+            return False
+        if cycle.keep_alive and await self._discard(cycle.request):
+            return True
+        # Where the client closes by itself there is nothing to wait for.
+        if cycle.request.keep_alive or not cycle.request.complete:
+            await self._linger()
+        return False
+
+    async def _end_unanswered(self, cycle: Cycle) -> None:
+        """The application has left without an answer, or in the middle of one."""
+        if cycle.stage == Stage.STREAMING:
+            # The client must not take what it has for the whole (RFC 9112, 8).
+            self.transport.abort()
+            return
+        refusal = self.parser.refusal
+        if cycle.request.complete:
+            await self._refuse(500, "internal error")
+        elif refusal is not None:
+            await self._refuse(refusal.status, refusal.reason)
+        elif self.at_end:
+            await self._refuse(400, "the body did not come to its end")
+        else:
+            await self._refuse(500, "internal error")
+
+    async def _refuse(self, status: int, reason: str) -> None:
+        """Say why, and end the connection."""
+        await self.write(plain_answer(status, reason, self.clock.date))
+        await self._linger()
+
+    async def _discard(self, request: Request) -> bool:
+        """Read the rest of a body that nobody wants, within bounds; whether it came to its end."""
+        limits = self._lane.config.limits
+        until = request.body_bytes + limits.discard_bytes
+        with trio.move_on_after(limits.discard_s):
+            while not request.complete and not self.at_end and self.parser.refusal is None:
+                if request.body_bytes > until:
+                    break
+                await self.read()
+                request.take()
+        return request.complete and not self.at_end
+
+    async def _linger(self) -> None:
+        """Close so that the client can read the last answer: closing on unread bytes would reset the connection.
+
+        Source: RFC 9112, 9.6.
+        """
+        limits = self._lane.config.limits
+        transport = self.transport
+        transport.end()
+        left = limits.discard_bytes
+        with trio.move_on_after(LINGER_S):
+            while left > 0 and not self.at_end:
+                try:
+                    data = await transport.receive()
+                except trio.BrokenResourceError:
+                    return
+                if not data:
+                    return
+                left -= len(data)
+
+    async def _upgrade(self) -> None:
+        """Another protocol begins on this connection: a websocket, or HTTP/2 over cleartext."""
+        assert self._cycle is not None
+        await self._lane.serve_stock(self, encode_request(self._cycle.request) + self.parser.rest)
+
+    async def _speak_http2(self) -> None:
+        await self._lane.serve_stock(self, self.parser.rest)

@@ -190,7 +190,7 @@ class RequestParser:
 
     def _read_quickly(self, head: bytes) -> Request | None:
         """The request of a head in order; None where it is not, or was not understood. Raises `Refusal`."""
-        line = head[: head.find(b"\r\n")]
+        line = head[: head.find(b"\r")]
         known = _request_lines.get(line)
         if known is None:
             known = self._learn(line)
@@ -207,19 +207,16 @@ class RequestParser:
             # At an upgrade it has read the head, but waits for something else behind it than we do.
             self._llhttp = None
             return None
-        count = head.count(b"\r\n") - 2
-        if len(fields) != count or count > self._limits.head_fields or b" \r\n" in head or b"\t\r\n" in head:
-            self._llhttp = None
-            return None
         lower = _lower
-        headers = [(lower[name], value) for name, value in fields.items()]
-        by_name = dict(headers)
-        if len(by_name) != count:
+        # llhttp takes no white space before a value, and leaves it behind one.
+        by_name = {lower[name]: value.strip() for name, value in fields.items()}
+        count = head.count(b"\n") - 2
+        if len(by_name) != count or count > self._limits.head_fields:
             self._llhttp = None
             return None
         request = Request()
         request.method, request.target, request.http_version = known  # type: ignore[assignment]  # "1.0" or "1.1"
-        request.headers = headers
+        request.headers = list(by_name.items())
         frame(request, by_name)
         return request
 

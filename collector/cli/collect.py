@@ -1,10 +1,12 @@
 """What `dev` and `serve` share: the checks before the collector starts, and beside it the look at its topic.
 
-Owns: refusing to start with a broken chain of deadlines or an address that is taken. Refuses to know: the nursery tree
-(`collector.run`).
+Owns: refusing to start with a broken chain of deadlines or an address that is taken. Refuses to know: the nursery trees
+(`collector.run`, `collector.workers.supervisor`).
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -18,9 +20,11 @@ from .main import Mendable
 if TYPE_CHECKING:
     from collector.run import Started
 
-__all__ = ["collect"]
+__all__ = ["collect", "supervise_workers"]
 
 log = get_logger("start")
+
+T = TypeVar("T")
 
 
 async def collect(
@@ -38,6 +42,38 @@ async def collect(
     """
     from collector.run import run
 
+    async def collected(*, task_status: "trio.TaskStatus[Started]") -> int:  # noqa: ASYNC128  # run() reports
+        return (await run(config, stop=stop, task_status=task_status)).code
+
+    def ready(started: "Started") -> None:
+        log.info("listening", http=started.http, ws=started.ws, admin=started.admin)
+        task_status.started(started)
+
+    return await _checked(config, collected, ready)
+
+
+async def supervise_workers(config: Config, path: str) -> int:
+    """Run the workers until they have drained; returns their exit code.
+
+    Args:
+        path: the configuration's file, for a reload.
+
+    Raises:
+        Mendable: as `collect`.
+
+    On cancellation: the workers see that we are gone, and drain.
+    """
+    from collector.workers.settings import Settings, read_anew
+    from collector.workers.supervisor import supervise
+
+    log.info("several processes", workers=config.workers.processes)
+    return await _checked(
+        config, partial(supervise, Settings.of(config), partial(read_anew, path)), lambda running: None
+    )
+
+
+async def _checked(config: Config, run: "Callable[..., Awaitable[int]]", ready: "Callable[[T], object]") -> int:
+    """Run it with the checks before and the look beside; returns what it returns."""
     chain = DeadlineChain.from_config(config)
     for problem in chain.problems():
         raise Mendable(problem)
@@ -45,16 +81,15 @@ async def collect(
     listening = False
     codes: list[int] = []
 
-    async def collected(*, task_status: "trio.TaskStatus[Started]") -> None:  # noqa: ASYNC128  # run() reports
-        codes.append((await run(config, stop=stop, task_status=task_status)).code)
+    async def running(*, task_status: "trio.TaskStatus[T]") -> None:  # noqa: ASYNC128  # run() reports
+        codes.append(await run(task_status=task_status))
         nursery.cancel_scope.cancel(reason="the collector has ended")
 
     try:
         async with trio.open_nursery() as nursery:
-            started: Started = await nursery.start(collected)
+            started: T = await nursery.start(running)
             listening = True
-            log.info("listening", http=started.http, ws=started.ws, admin=started.admin)
-            task_status.started(started)
+            ready(started)
             nursery.start_soon(_look_at_topics, config, name="topic check")
     except* OSError as group:
         if listening:

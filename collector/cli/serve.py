@@ -1,6 +1,6 @@
 """``collector serve --config FILE``: production.
 
-Owns: the command line. Refuses to know: everything else.
+Owns: the command line, and whether it is one process or a supervisor with several. Refuses to know: everything else.
 """
 
 import argparse
@@ -25,7 +25,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from collector.devtools.children import bare_error
 
-    from .collect import collect
+    from .collect import collect, supervise_workers
 
     with bare_error():
+        if config.workers.processes > 1:
+            return trio.run(supervise_workers, config, arguments.config)
         return trio.run(collect, config)

@@ -23,7 +23,7 @@ from collector.log import get_logger
 
 from .monitor import Monitor, OrderRefused
 
-__all__ = ["ANSWER_S", "control_route"]
+__all__ = ["ANSWER_S", "control_route", "from_a_program"]
 
 log = get_logger("monitor")
 
@@ -39,7 +39,7 @@ def control_route(monitor: Monitor) -> Route:
 
     async def control(request: Request) -> Response:
         await trio.lowlevel.checkpoint()
-        if not _from_a_program(request):
+        if not from_a_program(request):
             return _text(403, "orders are JSON (Content-Type: application/json) sent to an address, not to a name")
         name = request.path_params["name"]
         order = monitor.orders.get(name)
@@ -65,7 +65,8 @@ def control_route(monitor: Monitor) -> Route:
     return Route("/control/{name:path}", control, methods=["POST"])
 
 
-def _from_a_program(request: Request) -> bool:
+def from_a_program(request: Request) -> bool:
+    """Whether an order does not come from a web page: JSON, sent to an address."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     host = (request.url.hostname or "").strip("[]")
     if host != "localhost":

@@ -21,7 +21,7 @@ from .listeners import address_of, bind_listener, serve_app
 from .monitor import Monitor
 from .sampler import Sampler
 
-__all__ = ["open_monitor"]
+__all__ = ["kept_alive", "open_monitor"]
 
 RESTART_S = 1.0
 """Pause before a failed task of ours starts again."""
@@ -58,7 +58,7 @@ async def open_monitor(config: Config | None = None, *, listen: bool = True) -> 
         stack.enter_context(_block_exception_unwrapped())
         async with trio.open_nursery() as nursery:
             for name, run in tasks.items():
-                nursery.start_soon(_kept_alive, monitor, name, run, name=f"monitor: {name}")
+                nursery.start_soon(kept_alive, monitor.error, name, run, name=f"monitor: {name}")
             try:
                 yield monitor
             finally:
@@ -79,13 +79,16 @@ def _block_exception_unwrapped() -> Iterator[None]:
         raise sole
 
 
-async def _kept_alive(monitor: Monitor, name: str, run: Callable[[], Awaitable[object]]) -> None:
-    """One task of the monitor's: started again after a failure, which is logged here."""
+async def kept_alive(failed: Callable[[str], object], name: str, run: Callable[[], Awaitable[object]]) -> None:
+    """One task that watches: started again after a failure, which is logged here, and of which ``failed`` is told.
+
+    On cancellation: so is the task.
+    """
     while True:
         try:
             await run()
             return
         except Exception:  # the monitor's rim: watching must never end what is watched
-            monitor.error(name)
+            failed(name)
             log.exception("a monitor task failed and is started again", task=name, after_s=RESTART_S)
             await trio.sleep(RESTART_S)

@@ -16,7 +16,7 @@ from collector.config import AdminConfig, Config, MetricsConfig
 from collector.ingest.ledger import Counts, Ledger
 from collector.monitor import Monitor, open_monitor
 from collector.monitor.listeners import address_of, bind_listener, serve_app
-from collector.monitor.opening import RESTART_S, _kept_alive
+from collector.monitor.opening import RESTART_S, kept_alive
 from collector.monitor.sampler import Sampler
 from collector.monitor.tasks import all_tasks
 
@@ -179,7 +179,7 @@ async def test_a_failing_task_of_the_monitor_is_counted_and_started_again(
             raise RuntimeError("probe")
 
     began = trio.current_time()
-    await _kept_alive(monitor, "probe", fails_twice)
+    await kept_alive(monitor.error, "probe", fails_twice)
     assert runs == 3
     assert trio.current_time() - began == 2 * RESTART_S
     assert monitor.errors.counts == {"probe": 2}

@@ -1,0 +1,236 @@
+"""One worker as its supervisor sees it: a process, what it tells, and whether it still does.
+
+Owns: its start, the reading of its channel, the judgement that it hangs, its end by force. Refuses to know: why it is
+wanted, and who comes after it.
+
+A worker that says nothing for ``hung_s`` is hung: it is *lost* from that moment, so that a successor can accept on its
+socket. Then it is asked for its stacks (faulthandler writes them to the log, whatever the loop is stuck in), told to
+leave, woken if it was stopped, and, if it is silent for `GRACE_S` more, killed.
+
+Invariant: `WorkerProcess.watch` returns when the process has ended and was waited for.
+
+Non-obvious: who was suspended together with us (a laptop, a paused machine) is not hung. Trio looks at what has arrived
+before it looks at the clock, and the beats of the suspended second are there.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import msgspec
+import trio
+
+from collector.log import get_logger
+from collector.workers.messages import MESSAGE_MAX_BYTES, Beat, Ready, Stopped, decode
+from collector.workers.settings import Settings, safe_path
+from collector.workers.totals import WorkerEnd
+from collector.workers.worker import DUMP_SIGNAL
+
+__all__ = ["GRACE_S", "START_S", "WorkerProcess"]
+
+log = get_logger("workers")
+
+START_S = 30.0
+"""From the start of the process to its being ready: interpreters of busy machines need seconds."""
+
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL, for one that hung; and for the process to go when its channel has ended."""
+
+DUMP_S = 0.2
+"""For the stacks to be written before anything else happens to the process."""
+
+LEAVE_MARGIN_S = 15.0
+"""Beyond delay and drain: what a worker's end may take; then it is killed."""
+
+
+class WorkerProcess:
+    """A worker. It is started by the constructor; `watch` is its task.
+
+    Args:
+        number: its slot.
+        settings: what it runs with.
+        listener: the slot's socket; the process gets a duplicate.
+
+    Raises:
+        OSError: no process can be started.
+    """
+
+    def __init__(self, number: int, settings: Settings, listener: socket.socket) -> None:
+        self.number = number
+        self.settings = settings
+        self.ready: Ready | None = None
+        self.beat = Beat(ready=False, word="starting", counts={})
+        self.stopped: Stopped | None = None
+        self.hung = False
+        self.leaving = False
+        self.settled = trio.Event()
+        """It is ready, or will never be."""
+        self.lost = trio.Event()
+        """It does not serve any more, or hangs."""
+        self.ended = trio.Event()
+        self.started_at = time.time()
+        self._started_at = trio.current_time()
+        self._ready_at: float | None = None
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        argv = [sys.executable, *safe_path(), "-m", "collector.workers.worker"]
+        argv += [str(number), str(its.fileno()), str(listener.fileno())]
+        try:
+            with its, settings.as_file() as encoded:
+                self._process = subprocess.Popen(  # a plain one, 2 ms: Trio's would start in a thread
+                    argv, stdin=encoded, pass_fds=(its.fileno(), listener.fileno()), start_new_session=True
+                )
+        except OSError:
+            ours.close()
+            raise
+        self._channel = trio.socket.from_stdlib_socket(ours)
+
+    def __repr__(self) -> str:
+        return f"<WorkerProcess {self.number} pid {self.pid} {self.state}>"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def state(self) -> str:
+        """``starting`` | ``ready`` | ``leaving`` | ``hung`` | ``ended``."""
+        if self.ended.is_set():
+            return "ended"
+        if self.hung:
+            return "hung"
+        if self.leaving:
+            return "leaving"
+        return "starting" if self.ready is None else "ready"
+
+    @property
+    def served_s(self) -> float:
+        """Seconds since it was ready; 0 where it never was."""
+        return 0.0 if self._ready_at is None else trio.current_time() - self._ready_at
+
+    @property
+    def why(self) -> str:
+        """In one word, how an end came that nobody asked for: ``hung`` | ``killed`` | ``failed`` | ``left``."""
+        if self.hung:
+            return "hung"
+        status = self._process.returncode
+        if status is None or status < 0:
+            return "killed"
+        return "left" if self.stopped is not None else "failed"
+
+    def end(self) -> WorkerEnd:
+        """How it ended; once it has."""
+        counts = self.beat.counts if self.stopped is None else self.stopped.counts
+        return WorkerEnd(
+            status=self._process.returncode,
+            counts=counts,
+            reported=self.stopped is not None,
+            served=self.ready is not None,
+        )
+
+    async def watch(self) -> None:
+        """Read what it tells, until it has ended.
+
+        On cancellation: it sees that we are gone, and drains.
+        """
+        try:
+            await self._listen()
+            with trio.move_on_after(GRACE_S) as grace:
+                await self._reap()
+            if grace.cancelled_caught:
+                self._signal(signal.SIGKILL)
+                await self._reap()
+        finally:
+            self._channel.close()
+            self._mark_lost()
+        self.ended.set()
+
+    def leave(self) -> None:
+        """Have it leave, or leave faster: SIGTERM, as often as this is called."""
+        self.leaving = True
+        self._signal(signal.SIGTERM)
+
+    async def wait_left(self) -> None:
+        """Have it leave, and wait until it has; killed where it takes longer than it may.
+
+        On cancellation: it is leaving.
+        """
+        shutdown = self.settings.config.shutdown
+        self.leave()
+        with trio.move_on_after(shutdown.delay_s + shutdown.drain_s + LEAVE_MARGIN_S) as limit:
+            await self.ended.wait()
+        if limit.cancelled_caught:
+            log.error("a worker does not end: killed", worker=self.number, pid=self.pid)
+            self._signal(signal.SIGKILL)
+            await self.ended.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            datagram: bytes | None = None
+            with trio.move_on_at(self._silent_until()):
+                datagram = await self._channel.recv(MESSAGE_MAX_BYTES)
+            if datagram is None:
+                await self._silent()
+            elif not datagram:
+                return
+            else:
+                self._take(datagram)
+
+    def _silent_until(self) -> float:
+        if self.hung:
+            return trio.current_time() + GRACE_S
+        if self.ready is None:
+            return self._started_at + START_S
+        return trio.current_time() + self.settings.config.workers.hung_s
+
+    async def _silent(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.hung:
+            log.error("a hung worker is killed", worker=self.number, pid=self.pid)
+            self._signal(signal.SIGKILL)
+            return
+        self.hung = True
+        log.error("a worker hangs: its stacks follow, and it is replaced", worker=self.number, pid=self.pid)
+        self._mark_lost()
+        # Before it is woken, or the stacks would show it at work.
+        self._signal(DUMP_SIGNAL)
+        await trio.sleep(DUMP_S)
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+
+    def _take(self, datagram: bytes) -> None:
+        try:
+            message = decode(datagram)
+        except msgspec.MsgspecError as error:
+            log.error("a worker is not understood", worker=self.number, pid=self.pid, error=str(error))
+            return
+        match message:
+            case Beat():
+                self.beat = message
+            case Ready():
+                self.ready = message
+                self._ready_at = trio.current_time()
+                self.settled.set()
+            case Stopped():
+                self.stopped = message
+
+    def _mark_lost(self) -> None:
+        self.lost.set()
+        self.settled.set()
+
+    async def _reap(self) -> None:
+        """Wait by the process's file descriptor: no thread, no handler of SIGCHLD."""
+        await trio.lowlevel.checkpoint()
+        if self._process.poll() is None:
+            descriptor = os.pidfd_open(self._process.pid)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+            self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(number)

@@ -1,4 +1,4 @@
-"""The two instruments of the hot path: a histogram and a counter with labels, as plain Python numbers.
+"""The instruments of the hot path: a histogram, rows of them, and a counter with labels, as plain Python numbers.
 
 prometheus_client's own take a lock and find their label children: 1.6 us an observation, 0.7 us on a child kept at
 hand. These take 0.2 us (CPython 3.11, both measured in one run); the exposition reads them on the loop's own thread, so
@@ -7,11 +7,12 @@ they need no lock.
 Own: counts. Refuse to know: Prometheus, time.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from operator import sub
 from typing import Generic, TypeVar
 
-__all__ = ["LATENCY_BUCKETS_S", "Counter", "Histogram"]
+__all__ = ["GATHERED_ROWS", "LATENCY_BUCKETS_S", "Counter", "Histogram", "Spans"]
 
 K = TypeVar("K")
 
@@ -39,6 +40,10 @@ LATENCY_BUCKETS_S = (
 )
 
 
+#: Rows of moments that `Spans` gathers before it counts them: 80 kB, and 50 µs of work.
+GATHERED_ROWS = 256
+
+
 class Histogram:
     """Counts of observations by upper bound, and their sum."""
 
@@ -56,6 +61,21 @@ class Histogram:
         self.sum += value
         if value > self.highest:
             self.highest = value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Add many observations: for each a third of what one alone costs."""
+        ordered = sorted(values)
+        before = 0
+        for place, bound in enumerate(self.bounds):
+            upto = bisect_right(ordered, bound)
+            self.counts[place] += upto - before
+            before = upto
+            if upto == len(ordered):
+                break
+        self.counts[-1] += len(ordered) - before
+        self.sum += sum(ordered)
+        if ordered:
+            self.highest = max(self.highest, ordered[-1])
 
     @property
     def total(self) -> int:
@@ -79,6 +99,39 @@ class Histogram:
 
     def __repr__(self) -> str:
         return f"<Histogram {self.total} observations, highest {self.highest:.6g}>"
+
+
+class Spans:
+    """What lies between the moments that follow each other, a histogram for each span.
+
+    Who passes all of them notes them in one row. Rows are counted many at a time, or when somebody reads: five
+    observations one by one cost 0.95 µs, a row of six moments 0.3 (CPython 3.11, measured in one run).
+    """
+
+    __slots__ = ("_histograms", "_rows")
+
+    def __init__(self, histograms: Sequence[Histogram]) -> None:
+        self._histograms = histograms
+        self._rows: list[Sequence[float]] = []
+
+    def note(self, moments: Sequence[float]) -> None:
+        """Add one row: one moment more than there are histograms."""
+        rows = self._rows
+        rows.append(moments)
+        if len(rows) == GATHERED_ROWS:
+            self.count()
+
+    def count(self) -> None:
+        """Bring the histograms up to date."""
+        if not self._rows:
+            return
+        columns = list(zip(*self._rows, strict=True))
+        self._rows.clear()
+        for histogram, began, ended in zip(self._histograms, columns, columns[1:], strict=False):
+            histogram.observe_all(list(map(sub, ended, began)))
+
+    def __repr__(self) -> str:
+        return f"<Spans of {len(self._histograms)}, {len(self._rows)} rows not counted yet>"
 
 
 class Counter(Generic[K]):

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from collector.config import Config
 
 from .gc_share import GcShare
-from .instruments import Counter, Histogram
+from .instruments import Counter, Histogram, Spans
 from .lag import LoopLag
 from .ledger_history import LedgerHistory
 
@@ -70,7 +70,8 @@ class Monitor:
         self.started_at = time.time()
         self.lag = LoopLag()
         self.gc = GcShare()
-        self.stages: dict[Stage, Histogram] = {name: Histogram() for name in STAGES}
+        self._stages: dict[Stage, Histogram] = {name: Histogram() for name in STAGES}
+        self._spans = Spans(list(self._stages.values()))
         self.answers: Counter[tuple[str, int]] = Counter()
         self.sheds: Counter[str] = Counter()
         self.websocket_acks: Counter[str] = Counter()
@@ -90,7 +91,13 @@ class Monitor:
 
     def stage(self, name: Stage, seconds: float) -> None:
         """One request (or websocket message) spent ``seconds`` in a stage."""
-        self.stages[name].observe(seconds)
+        self._stages[name].observe(seconds)
+
+    def passed(
+        self, began: float, complete: float, parsed: float, enqueued: float, acknowledged: float, answered: float
+    ) -> None:
+        """One request went through all stages; the moments at their ends, and at which the first began."""
+        self._spans.note((began, complete, parsed, enqueued, acknowledged, answered))
 
     def answered(self, api: str, status: int) -> None:
         """One HTTP answer was given; ``api`` is the dialect's name, or ``none`` for an unknown path."""
@@ -141,6 +148,12 @@ class Monitor:
         self.orders[name] = order
 
     # Reading
+
+    @property
+    def stages(self) -> dict[Stage, Histogram]:
+        """How long each stage took, of every request and message so far."""
+        self._spans.count()
+        return self._stages
 
     @property
     def lag_s(self) -> float:

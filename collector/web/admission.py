@@ -53,11 +53,11 @@ class Reservation:
 
     __slots__ = ("_admission", "_closed", "held_bytes", "tenant")
 
-    def __init__(self, admission: "Admission") -> None:
+    def __init__(self, admission: "Admission", tenant: str | None) -> None:
         self._admission = admission
         self._closed = False
         self.held_bytes = 0
-        self.tenant: str | None = None
+        self.tenant = tenant
 
     def __repr__(self) -> str:
         return f"<Reservation of {self.held_bytes} bytes, {'closed' if self._closed else 'open'}>"
@@ -102,7 +102,7 @@ class Admission:
         self._highest = 0
         self._open = 0
         self._tenants: dict[str, int] = {}
-        self._contended_until = -1.0
+        self._contended_until: float | None = None
         self._shed: dict[ShedReason, int] = {"bytes": 0, "share": 0, "lag": 0}
 
     def __repr__(self) -> str:
@@ -111,15 +111,19 @@ class Admission:
     @property
     def contended(self) -> bool:
         """True for a while after a request was shed for want of bytes."""
-        return trio.current_time() < self._contended_until
+        if self._contended_until is None:
+            return False
+        if trio.current_time() < self._contended_until:
+            return True
+        self._contended_until = None
+        return False
 
     def reserve(self, size_bytes: int, tenant: str | None = None) -> Reservation:
         """Admit a request whose body has ``size_bytes`` (0 where it is not known yet). Raises `Shed`."""
         if self._lagging():
             self._shed["lag"] += 1
             raise Shed("lag", "the server is behind with its work")
-        reservation = Reservation(self)
-        reservation.tenant = tenant
+        reservation = Reservation(self, tenant)
         self._take(reservation, size_bytes)
         self._open += 1
         return reservation
@@ -133,8 +137,9 @@ class Admission:
         if tenant is not None:
             self._check_share(tenant, more)
             self._tenants[tenant] = self._tenants.get(tenant, 0) + more
-        self._held += more
-        self._highest = max(self._highest, self._held)
+        held = self._held = self._held + more
+        if held > self._highest:
+            self._highest = held
         reservation.held_bytes += more
 
     def _move(self, reservation: Reservation, tenant: str) -> None:

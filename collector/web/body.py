@@ -7,12 +7,14 @@ memory does; `complete` is true exactly when the server has handed over the body
 be used again.
 """
 
+from collections.abc import Sequence
+
 import trio
 
 from collector.config import LimitsConfig
 from collector.dialects.base import ClientFault
 from collector.web.admission import Reservation
-from collector.web.asgi_types import Receive, Send
+from collector.web.asgi_types import Message, Receive, Send
 from collector.web.inflate import GZIP_MAGIC, Inflater
 
 __all__ = ["ClientGone", "RequestBody"]
@@ -26,10 +28,17 @@ class ClientGone(Exception):
 
 
 class RequestBody:
-    """The body of one request, read at most once."""
+    """The body of one request, read at most once.
 
-    def __init__(self, receive: Receive) -> None:
+    Args:
+        whole: the body, where the server has all of it already.
+    """
+
+    __slots__ = ("_receive", "_whole", "complete", "gone", "read_bytes")
+
+    def __init__(self, receive: Receive, whole: bytes | None = None) -> None:
         self._receive = receive
+        self._whole = whole
         self.complete = False
         self.gone = False
         self.read_bytes = 0
@@ -43,6 +52,8 @@ class RequestBody:
 
         On cancellation: nothing is lost, the server still holds the piece.
         """
+        if self._whole is not None:
+            return self._take(self._whole)  # noqa: ASYNC910  # there is nothing to wait for
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.gone = True
@@ -51,6 +62,24 @@ class RequestBody:
         self.read_bytes += len(chunk)
         self.complete = not message.get("more_body", False)
         return chunk
+
+    def _take(self, whole: bytes) -> bytes:
+        self._whole = None
+        self.read_bytes = len(whole)
+        self.complete = True
+        return whole
+
+    def at_hand(self, reservation: Reservation, limits: LimitsConfig) -> bytes | None:
+        """The body, where the server has all of it and it is not compressed; None: `read` it. Raises as that."""
+        whole = self._whole
+        if whole is None or whole.startswith(GZIP_MAGIC):
+            return None
+        size = len(whole)
+        if size > limits.body_bytes:
+            self._take(whole)
+            raise _too_large(limits)
+        reservation.grow_to(size)
+        return self._take(whole)
 
     async def read(self, reservation: Reservation, inflater: Inflater | None, limits: LimitsConfig) -> bytes:
         """Read and inflate the whole body.
@@ -115,7 +144,7 @@ class RequestBody:
             await self._receive()
 
 
-async def send_parked(body: RequestBody, send_all: Send, messages: list[dict[str, object]]) -> None:
+async def send_parked(body: RequestBody, send_all: Send, messages: Sequence[Message]) -> None:
     """Send ``messages``; while the body is unread, with a task parked in ``receive()`` until the last one was taken.
 
     On cancellation: the answer is cut off; the server closes the connection.

@@ -11,21 +11,26 @@ Non-obvious: a client that hangs up is not a timeout. ``http.disconnect`` before
 ends the request; after that nobody listens to it, the work runs to its deadline.
 """
 
+from collections.abc import Mapping
+from typing import assert_never
+
 import trio
 
-from collector.dialects.base import Answer, ClientFault, Dialect, DialectRequest, Parsed, Route
-from collector.ingest.enqueue import Patience, Until, Work
+from collector.dialects.base import Answer, ClientFault, DialectRequest
+from collector.ingest.enqueue import Patience, Work
 from collector.ingest.nursery import EXTENSION, FreshNursery, RequestNursery
 from collector.ingest.verdict import Verdict
 from collector.log import get_logger
 from collector.web.admission import Reservation, Shed
 from collector.web.answers import answer_for, unavailable
-from collector.web.asgi_types import Receive, Scope, Send
+from collector.web.asgi_types import Message, Receive, Scope, Send
 from collector.web.body import ClientGone, RequestBody, send_parked
 from collector.web.context import context_of
+from collector.web.handle import BOUNDED_SEND, WHOLE_BODY
 from collector.web.head import timeout_of
 from collector.web.inflate import Inflater, inflater_for
 from collector.web.pages import page_for
+from collector.web.routing import Match
 from collector.web.services import Services, now_ms
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 
@@ -41,17 +46,40 @@ class BodyTooSlow(Exception):
 class Exchange:
     """One request of one connection."""
 
+    __slots__ = (
+        "_acknowledged_at",
+        "_began_at",
+        "_body",
+        "_bounded_send",
+        "_complete_at",
+        "_counted",
+        "_enqueued_at",
+        "_head",
+        "_http_version",
+        "_match",
+        "_nursery",
+        "_parsed_at",
+        "_send",
+        "_services",
+        "_verdict",
+        "_work",
+    )
+
     def __init__(self, services: Services, scope: Scope, receive: Receive, send: Send) -> None:
+        offered = scope.get("extensions") or {}
         self._services = services
         self._send = send
         self._head = services.heads.read(scope)
-        self._body = RequestBody(receive)
-        self._http1 = not str(scope.get("http_version", "1.1")).startswith("2")
-        self._nursery: RequestNursery = (scope.get("extensions") or {}).get(EXTENSION) or FreshNursery()
-        self._api = "none"
-        self._target: tuple[Dialect, Route] | None = None
+        self._body = RequestBody(receive, offered.get(WHOLE_BODY))
+        self._nursery: RequestNursery = offered.get(EXTENSION) or FreshNursery()
+        self._bounded_send = BOUNDED_SEND in offered
+        self._http_version: str = scope.get("http_version", "1.1")
+        self._match: Match | None = None
+        self._work: Work | None = None
         self._verdict: Verdict | None = None
         self._counted = False
+        # The moments between the stages, on Trio's clock; those after this one are set with it or after it.
+        self._complete_at = -1.0
 
     def __repr__(self) -> str:
         return f"<Exchange {self._head!r} {self._body!r}>"
@@ -68,87 +96,97 @@ class Exchange:
             log.exception("a request failed", request_id=self._head.request_id, api=self._api)
             self._services.monitor.error("request")
             self._count_unparsed()
-            dialect, route = self._target or (None, None)
-            answer = unavailable(dialect, route, "internal error", self._verdict)
+            answer = self._unavailable("internal error", self._verdict)
         if answer is not None:
             await self._respond(answer)
 
+    @property
+    def _api(self) -> str:
+        return "none" if self._match is None else self._match.dialect.name
+
     async def _decide(self) -> Answer | None:
+        """Return what the client is to hear; None: it has hung up."""
         head, services = self._head, self._services
+        match = services.routes.find(head.method, head.path)
+        if match is None or match.route is None:
+            return await self._beside(match)
+        self._match = match
+        try:
+            return await self._track(match)
+        except (ClientGone, BodyTooSlow, ClientFault, Shed) as stopped:
+            return await self._stopped(stopped)
+
+    async def _beside(self, match: Match | None) -> Answer:
+        """What is no dialect's route: preflights, the few pages, and what is not here."""
+        head, services = self._head, self._services
+        await self._body.discard(services.config.limits)
         if head.method == "OPTIONS":
-            await self._body.discard(services.config.limits)
             return Answer(status=200, body=b"")
         # The websocket path begins like a dialect's and is none.
-        match = None if head.path == WEBSOCKET_PATH else services.routes.find(head.method, head.path)
-        if match is None:
-            await self._body.discard(services.config.limits)
+        if match is None or head.path == WEBSOCKET_PATH:
             return page_for(head.method, head.path, services.lifecycle, services.routes)
-        self._api = match.dialect.name
-        if match.route is None:
-            await self._body.discard(services.config.limits)
-            self._count_unparsed()
-            if match.methods:
-                fault = ClientFault("wrong_method", f"{head.path} takes {', '.join(match.methods)}, not {head.method}")
-            else:
-                fault = ClientFault("unknown_path", f"there is no {head.path}")
-            return match.dialect.refused(None, fault)
-        self._target = (match.dialect, match.route)
-        return await self._track(match.dialect, match.route)
+        self._match = match
+        self._count_unparsed()
+        if match.methods:
+            fault = ClientFault("wrong_method", f"{head.path} takes {', '.join(match.methods)}, not {head.method}")
+        else:
+            fault = ClientFault("unknown_path", f"there is no {head.path}")
+        return match.dialect.refused(None, fault)
 
-    async def _track(self, dialect: Dialect, route: Route) -> Answer | None:
-        services = self._services
-        try:
-            return await self._admitted(dialect, route)
-        except ClientGone:
-            self._count_unparsed()
-            return None  # noqa: ASYNC910  # receive() was one
-        except BodyTooSlow:
-            self._count_unparsed()
-            seconds = services.config.http.body_timeout_s
-            return dialect.refused(  # noqa: ASYNC910  # 30 s have passed
-                route, ClientFault("incomplete_body", f"the body was not complete after {seconds:g} s")
-            )
-        except ClientFault as fault:
-            await self._body.discard(services.config.limits)
-            self._count_unparsed()
-            return dialect.refused(route, fault)
-        except Shed as shed:
-            services.monitor.shed(shed.reason)
-            await self._body.discard(services.config.limits)
-            self._count_unparsed()
-            return unavailable(dialect, route, str(shed))
+    async def _stopped(self, why: ClientGone | BodyTooSlow | ClientFault | Shed) -> Answer | None:
+        """What ends here was not enqueued."""
+        services, match = self._services, self._match
+        assert match is not None
+        if self._complete_at >= 0:
+            services.monitor.stage("body", self._complete_at - self._began_at)
+        answer: Answer | None
+        match why:
+            case ClientGone():
+                answer = None
+            case BodyTooSlow():
+                seconds = services.config.http.body_timeout_s
+                fault = ClientFault("incomplete_body", f"the body was not complete after {seconds:g} s")
+                answer = match.dialect.refused(match.route, fault)
+            case ClientFault():
+                await self._body.discard(services.config.limits)
+                answer = match.dialect.refused(match.route, why)
+            case Shed():
+                services.monitor.shed(why.reason)
+                await self._body.discard(services.config.limits)
+                answer = self._unavailable(str(why))
+            case _:
+                assert_never(why)
+        self._count_unparsed()
+        return answer  # noqa: ASYNC910  # there was one on the way here
 
-    async def _admitted(self, dialect: Dialect, route: Route) -> Answer:
+    async def _track(self, match: Match) -> Answer:
         """Stages 1 to 8. Raises `ClientFault`, `Shed`, `ClientGone`, `BodyTooSlow` before anything is enqueued."""
-        head, services, limits = self._head, self._services, self._services.config.limits
+        services, head, limits = self._services, self._head, self._services.config.limits
+        field = head.headers.fields.get
         query = head.query()
-        timeout_s = timeout_of(head.headers.get("x-collector-timeout-ms"))
-        inflater = inflater_for(head.headers.get("content-encoding", ""))
-        if head.content_length > limits.body_bytes:
+        patience = services.patience
+        if (timeout_ms := field(b"x-collector-timeout-ms")) is not None:
+            patience = Patience.of(services.config.deadlines, timeout_of(timeout_ms.decode("latin-1")))
+        coding = field(b"content-encoding")
+        inflater = None if coding is None else inflater_for(coding.decode("latin-1"))
+        length = head.content_length
+        if length > limits.body_bytes:
             raise ClientFault("too_large", f"the body is larger than {limits.body_bytes} bytes")
         credential = head.credential(query)
         tenant = services.keys.app_of_write_key(credential) if credential else None
-        with services.admission.reserve(head.content_length, tenant) as reservation:
-            started = trio.current_time()
-            body = await self._read(reservation, inflater)
-            complete = trio.current_time()
-            services.monitor.stage("body", complete - started)
-            until = Patience.of(services.config.deadlines, timeout_s).until(services.monitor.lag_s)
-            received_at_ms = now_ms()
-            request = DialectRequest(
-                method=head.method,
-                path=head.path,
-                query=query,
-                headers=head.headers,
-                body=body,
-                received_at_ms=received_at_ms,
-                request_id=head.request_id,
-            )
-            parsed = dialect.parse(route, request, services.keys)
-            services.monitor.stage("parse", trio.current_time() - complete)
-            reservation.assign(parsed.app)
-            services.check_quota(parsed, received_at_ms)
-            await self._enqueue(parsed, received_at_ms, until)
+        with services.admission.reserve(length, tenant) as reservation:
+            self._began_at = services.clock()
+            body = self._body.at_hand(reservation, limits) if inflater is None else None
+            if body is None:
+                body = await self._read(reservation, inflater)
+            self._complete_at = services.clock()
+            until = patience.until(services.monitor.lag_s)
+            self._work = self._begin(match, query, body, reservation, until.kafka_at)
+            try:
+                await self._nursery.run(until.work_at, self._enqueue_and_wait, self._respond_judged)
+            finally:
+                self._verdict = self._work.settle()
+                self._acknowledged_at = services.clock()
         return self._judged()
 
     async def _read(self, reservation: Reservation, inflater: Inflater | None) -> bytes:
@@ -157,62 +195,93 @@ class Exchange:
             return await self._body.read(reservation, inflater, config.limits)
         raise BodyTooSlow
 
-    async def _enqueue(self, parsed: Parsed, received_at_ms: int, until: Until) -> None:
-        """Stages 4 to 8, in the request nursery; `_verdict` has the result, however it ends."""
-        services = self._services
-        context = context_of(self._head, received_at_ms, node=services.node.name, config=services.config)
-        work: Work = services.ingest.begin(parsed, context, until.kafka_at)
+    def _begin(
+        self, match: Match, query: Mapping[str, str], body: bytes, reservation: Reservation, kafka_at: float
+    ) -> Work:
+        """Stage 3: bytes to events, which are in the ledger from here on. Raises `ClientFault` or `Shed`."""
+        services, head = self._services, self._head
+        assert match.route is not None
+        received_at_ms = now_ms()
+        request = DialectRequest(
+            method=head.method,
+            path=head.path,
+            query=query,
+            headers=head.headers,
+            body=body,
+            received_at_ms=received_at_ms,
+            request_id=head.request_id,
+        )
+        parsed = match.dialect.parse(match.route, request, services.keys)
+        self._parsed_at = self._enqueued_at = services.clock()  # the latter until it is
+        reservation.assign(parsed.app)
+        services.check_quota(parsed, received_at_ms)
+        context = context_of(head, received_at_ms, node=services.node.name, config=services.config)
+        work = services.ingest.begin(parsed, context, kafka_at)
         self._counted = True
-        queued = started = trio.current_time()
+        return work
 
-        async def enqueue_and_wait() -> None:
-            nonlocal queued
-            await work.enqueue_in_steps()
-            queued = trio.current_time()
-            services.monitor.stage("enqueue", queued - started)
-            await work.wait()
-
-        try:
-            await self._nursery.run(until.work_at, enqueue_and_wait, self._respond_unfinished)
-        finally:
-            self._verdict = work.settle()
-            services.monitor.stage("acknowledge", trio.current_time() - queued)
+    async def _enqueue_and_wait(self) -> None:
+        """Stages 4 to 8, in the request nursery."""
+        work = self._work
+        assert work is not None
+        await work.enqueue_in_steps()
+        self._enqueued_at = self._services.clock()
+        await work.wait()
 
     def _judged(self) -> Answer:
-        assert self._target is not None
+        assert self._match is not None
+        assert self._match.route is not None
         assert self._verdict is not None
-        return answer_for(*self._target, self._verdict)
+        return answer_for(self._match.dialect, self._match.route, self._verdict)
 
-    async def _respond_unfinished(self) -> None:
+    def _unavailable(self, why: str, verdict: Verdict | None = None) -> Answer:
+        match = self._match
+        return (
+            unavailable(None, None, why, verdict)
+            if match is None
+            else unavailable(match.dialect, match.route, why, verdict)
+        )
+
+    async def _respond_judged(self) -> None:
         """For a server whose nursery could not be left here: the verdict is there, the answer is not."""
         await self._respond(self._judged())
 
     async def _respond(self, answer: Answer) -> None:
         """Stage 9. Under the stock server the send timeout is the kernel's: it shields its sends from any deadline."""
+        services = self._services
+        settled = self._verdict is not None
+        began_at = self._acknowledged_at if settled else services.clock()
+        services.monitor.answered(self._api, answer.status)
+        start: Message = {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": self._headers(answer),
+        }
+        body: Message = {"type": "http.response.body", "body": answer.body}
+        if self._bounded_send:
+            await self._send(start)
+            await self._send(body)
+        else:
+            with trio.move_on_after(services.config.http.send_timeout_s):
+                await send_parked(self._body, self._send, [start, body])
+        if settled:
+            services.monitor.passed(
+                self._began_at, self._complete_at, self._parsed_at, self._enqueued_at, began_at, services.clock()
+            )
+        else:
+            services.monitor.stage("answer", services.clock() - began_at)
+
+    def _headers(self, answer: Answer) -> list[tuple[bytes, bytes]]:
         services, head = self._services, self._head
-        started = trio.current_time()
-        headers = [
-            (b"content-type", answer.content_type.encode("latin-1")),
-            (b"content-length", str(len(answer.body)).encode()),
-            (b"x-request-id", head.request_id.encode("latin-1")),
-        ]
-        headers += [(name.encode("latin-1"), value.encode("utf-8")) for name, value in answer.headers]
-        headers += services.cors.headers(head.headers.get("origin"))
+        field = head.headers.fields.get
+        headers = [*answer.fields, (b"x-request-id", head.request_id.encode("latin-1"))]
+        if (origin := field(b"origin")) is not None:
+            headers += services.cors.headers(origin)
         if head.method == "OPTIONS":
             headers += services.cors.preflight(head.headers.get("access-control-request-headers", ""))
-        if self._http1 and not (services.lifecycle.keep_alive and self._body.complete):
+        if not (services.lifecycle.keep_alive and self._body.complete) and not self._http_version.startswith("2"):
             headers.append((b"connection", b"close"))
-        services.monitor.answered(self._api, answer.status)
-        with trio.move_on_after(services.config.http.send_timeout_s):
-            await send_parked(
-                self._body,
-                self._send,
-                [
-                    {"type": "http.response.start", "status": answer.status, "headers": headers},
-                    {"type": "http.response.body", "body": answer.body},
-                ],
-            )
-        services.monitor.stage("answer", trio.current_time() - started)
+        return headers
 
     def _count_unparsed(self) -> None:
         if not self._counted:

@@ -1,6 +1,8 @@
 """What a server of ours tells the application about the connection that it runs on.
 
-Owns: the key under which it stands in ``scope["state"]``. Refuses to know: sockets.
+Owns: the key under which it stands in ``scope["state"]``, and the keys in ``scope["extensions"]`` under which a server
+says what the application need not do itself (`collector.ingest.nursery` has the one of the request nursery). Refuses to
+know: sockets.
 """
 
 from typing import Protocol
@@ -9,9 +11,17 @@ import trio
 
 from collector.web.asgi_types import Scope
 
-__all__ = ["STATE_KEY", "ConnectionHandle", "handle_of"]
+__all__ = ["BOUNDED_SEND", "STATE_KEY", "WHOLE_BODY", "ConnectionHandle", "handle_of"]
 
 STATE_KEY = "collector.connection"
+
+#: In ``scope["extensions"]``: the server ends a send that a client does not take by itself, and it never waits for the
+#: application to take a body while that answers. A deadline around a send costs 9 µs.
+BOUNDED_SEND = "collector.bounded_send"
+
+#: In ``scope["extensions"]``: the body as it was sent, where all of it had come before the application was called.
+#: `receive` tells it too, to who calls it.
+WHOLE_BODY = "collector.whole_body"
 
 
 class ConnectionHandle(Protocol):

@@ -5,13 +5,15 @@ Owns: nothing but the references, and names for requests. Refuses to know: who m
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import trio
 
 from collector.config import Config
 from collector.dialects.base import Dialect, Keyring, Parsed
 from collector.dialects.quota import HeapQuota
-from collector.ingest.enqueue import Ingest
+from collector.ingest.enqueue import Ingest, Patience
 from collector.ingest.ledger import Ledger
 from collector.ingest.record import new_node
 from collector.lifecycle import Lifecycle
@@ -46,7 +48,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a request needs."""
+    """Everything a request needs. Made inside the run of trio in which it is used."""
 
     config: Config
     node: Node
@@ -62,12 +64,18 @@ class Services:
     cors: Cors = field(init=False)
     quota: HeapQuota | None = field(init=False)
     """Only where the operator asked for one."""
+    patience: Patience = field(init=False)
+    """With a request whose client is not in a hurry."""
+    clock: Callable[[], float] = field(init=False)
+    """Trio's clock: what `trio.current_time` calls, for a third of its price."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", Routes(self.dialects.values()))
         object.__setattr__(self, "heads", HeadReader(self.config.http.trusted_proxies, self.node.next_id))
         object.__setattr__(self, "cors", Cors(self.config.http.cors_origins))
         object.__setattr__(self, "quota", HeapQuota() if self.config.quota.heap_per_identity else None)
+        object.__setattr__(self, "patience", Patience.of(self.config.deadlines))
+        object.__setattr__(self, "clock", trio.lowlevel.current_clock().current_time)
 
     def check_quota(self, parsed: Parsed, received_at_ms: int) -> None:
         """Count a request against its dialect's rate limits, where those are on. Raises `Shed`."""

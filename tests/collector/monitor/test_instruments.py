@@ -3,7 +3,7 @@ import gc
 import pytest
 
 from collector.monitor.gc_share import GcShare
-from collector.monitor.instruments import Counter, Histogram
+from collector.monitor.instruments import GATHERED_ROWS, Counter, Histogram, Spans
 
 
 def test_histogram_puts_a_value_on_a_bound_into_the_bucket_below() -> None:
@@ -59,3 +59,29 @@ def test_gc_share_is_of_the_cpu_between_two_ticks() -> None:
         sum(range(2_000_000))
         share.tick()
         assert share.share < 0.2
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [0.5, 1.0, 1.5, 2.0, 2.5], [3.0, 3.0], [0.1] * 40])
+def test_histogram_of_many_at_once_is_the_one_of_each(values: list[float]) -> None:
+    together, apart = Histogram((1.0, 2.0)), Histogram((1.0, 2.0))
+    together.observe_all(values)
+    for value in values:
+        apart.observe(value)
+    assert together.counts == apart.counts
+    assert together.sum == pytest.approx(apart.sum)
+    assert together.highest == apart.highest
+
+
+def test_spans_are_counted_when_somebody_reads_and_when_there_are_many() -> None:
+    first, second = Histogram((1.0, 2.0)), Histogram((1.0, 2.0))
+    spans = Spans((first, second))
+    spans.note((10.0, 10.5, 13.5))
+    assert repr(spans) == "<Spans of 2, 1 rows not counted yet>"
+    assert first.total == 0
+    spans.count()
+    assert (first.counts, second.counts) == ([1, 0, 0], [0, 0, 1])
+    for _ in range(GATHERED_ROWS):
+        spans.note((10.0, 11.5, 11.5))
+    assert (first.total, second.total) == (GATHERED_ROWS + 1, GATHERED_ROWS + 1)
+    assert (first.counts[1], second.counts[0]) == (GATHERED_ROWS, GATHERED_ROWS)
+    assert first.sum == pytest.approx(0.5 + 1.5 * GATHERED_ROWS)

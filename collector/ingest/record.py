@@ -26,7 +26,15 @@ from collector.dialects.base import Event, Parsed
 from collector.times import rfc3339_json
 from kafka_client.outcome import Headers, Record
 
-__all__ = ["MAYBE_DUPLICATE", "RecordContext", "build_record", "build_records", "new_node"]
+__all__ = [
+    "MAYBE_DUPLICATE",
+    "USER_AGENT_MAX_CHARS",
+    "Client",
+    "RecordContext",
+    "build_record",
+    "build_records",
+    "new_node",
+]
 
 MAYBE_DUPLICATE = ("maybe-duplicate", b"1")
 """The header that tells a consumer: an earlier copy of this event may be in the log."""
@@ -42,47 +50,48 @@ _quote = msgspec.json.Encoder().encode
 _BOT = re.compile(r"(?<!cu)bot\b|crawl|spider|slurp|headless|lighthouse|phantomjs|preview", re.IGNORECASE)
 
 
-class RecordContext(Struct, frozen=True, kw_only=True):
-    """What the web knows of a request beside its body. ``ip`` is as much of the address as may be kept."""
+class Client(Struct, frozen=True, kw_only=True):
+    """What records say of who sent a request; the same for many requests. ``ip`` is as much of it as may be kept."""
 
-    received_at_ms: int
-    request_id: str
-    node: str
-    """The incarnation of this process: `new_node`, once at its start."""
     ip: str | None = None
     user_agent: str | None = None
     bot: bool | None = None
     dnt: bool | None = None
     gpc: bool | None = None
-    maybe_duplicate: bool = False
-    """A repeat of what may be in the topic already: replays, and a websocket's ``"again": true``."""
 
     @classmethod
-    def from_headers(
-        cls,
-        headers: Mapping[str, str],
-        *,
-        received_at_ms: int,
-        request_id: str,
-        node: str,
-        ip: str | None,
-        maybe_duplicate: bool = False,
-    ) -> "RecordContext":
-        """Read what the headers (names in lower case) say of the client; what they do not say is None."""
-        user_agent = headers.get("user-agent")
+    def from_headers(cls, ip: str | None, user_agent: str | None, dnt: str | None, gpc: str | None) -> "Client":
+        """Read what the headers say of the client; what they do not say is None."""
         if user_agent is not None:
             user_agent = user_agent[:USER_AGENT_MAX_CHARS]
         return cls(
-            received_at_ms=received_at_ms,
-            request_id=request_id,
-            node=node,
             ip=ip,
             user_agent=user_agent,
-            bot=None if user_agent is None else _is_bot(user_agent),
-            dnt=_switch(headers.get("dnt")),
-            gpc=_switch(headers.get("sec-gpc")),
-            maybe_duplicate=maybe_duplicate,
+            bot=None if user_agent is None else _BOT.search(user_agent) is not None,
+            dnt=_switch(dnt),
+            gpc=_switch(gpc),
         )
+
+    @property
+    def members(self) -> bytes:
+        """The members of a record that say it, up to the skew."""
+        # A header decoded with surrogateescape may hold what UTF-8 cannot.
+        agent = None if self.user_agent is None else self.user_agent.encode(errors="replace").decode()
+        flags = _quote({"bot": self.bot, "dnt": self.dnt, "gpc": self.gpc})
+        return b',"ip":%b,"user_agent":%b,"flags":%b,"skew_ms":' % (_quote(self.ip), _quote(agent), flags[:-1])
+
+
+class RecordContext(Struct, frozen=True, kw_only=True):
+    """What the web knows of a request beside its body."""
+
+    received_at_ms: int
+    request_id: str
+    node: str
+    """The incarnation of this process: `new_node`, once at its start."""
+    client: bytes
+    """`Client.members`."""
+    maybe_duplicate: bool = False
+    """A repeat of what may be in the topic already: replays, and a websocket's ``"again": true``."""
 
 
 def new_node() -> str:
@@ -171,7 +180,7 @@ def _shared(parsed: Parsed, context: RecordContext) -> tuple[bytes, bytes, bytes
         skew = b"%d" % (context.received_at_ms - parsed.sent_at_ms)
     before_time = b'%b%b,"sent_at":%b,"timestamp":' % (before_received_at, received_at, sent_at)
     before_body = b'%b%b},"batch":%b,"encoding":%b,"body":' % (
-        _of_client(context.ip, context.user_agent, context.bot, context.dnt, context.gpc),
+        context.client,
         skew,
         b"null" if parsed.batch is None else parsed.batch,
         b'"json"' if parsed.encoding == "json" else b'"base64"',
@@ -182,21 +191,6 @@ def _shared(parsed: Parsed, context: RecordContext) -> tuple[bytes, bytes, bytes
 @lru_cache(maxsize=1024)
 def _of_app(api: str, app: str) -> tuple[bytes, bytes]:
     return b',"api":%b,"type":' % _quote(api), b',"app":%b,"received_at":' % _quote(app)
-
-
-# 1024 clients, or fewer where their headers differ: about 1 MB of heads at worst.
-@lru_cache(maxsize=1024)
-def _of_client(ip: str | None, user_agent: str | None, bot: bool | None, dnt: bool | None, gpc: bool | None) -> bytes:
-    # A header decoded with surrogateescape may hold what UTF-8 cannot.
-    agent = None if user_agent is None else user_agent.encode(errors="replace").decode()
-    flags = _quote({"bot": bot, "dnt": dnt, "gpc": gpc})
-    return b',"ip":%b,"user_agent":%b,"flags":%b,"skew_ms":' % (_quote(ip), _quote(agent), flags[:-1])
-
-
-# The alternation costs 3 µs on the user agent of a browser.
-@lru_cache(maxsize=1024)
-def _is_bot(user_agent: str) -> bool:
-    return _BOT.search(user_agent) is not None
 
 
 def _switch(value: str | None) -> bool | None:

@@ -26,6 +26,7 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_QUERY_FIELDS = 64
 MAX_TIMEOUT_MS = 2**31
 MAX_LENGTH_DIGITS = 20
+FORWARDED_MAX_BYTES = 512
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
@@ -151,7 +152,8 @@ class HeadReader:
         if ip is None or self._trusted(ip):
             forwarded = field(b"x-forwarded-for")
             if forwarded is not None:
-                ip = self._client_ip(ip, forwarded)
+                # From its end: what is further in front nobody vouches for, and it would be remembered.
+                ip = self._client_ip(ip, forwarded[-FORWARDED_MAX_BYTES:])
             request_id = _believable(field(b"x-request-id"))
         path = scope["path"]
         return RequestHead(

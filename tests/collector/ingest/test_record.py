@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from collector.config import Config, KafkaConfig, KeysConfig
 from collector.dialects import Event, Parsed, Rejection
 from collector.ingest.bad_record import ORIGINAL_MAX_BYTES, bad_record
-from collector.ingest.record import RecordContext, build_record, build_records, new_node
+from collector.ingest.record import Client, RecordContext, build_record, build_records, new_node
 
 RECEIVED_AT_MS = 1_800_000_000_123
 MEMBERS = [
@@ -28,8 +28,9 @@ class Value(msgspec.Struct):
     body: msgspec.Raw
 
 
-def context(**changes: Any) -> RecordContext:
-    return RecordContext(**{"received_at_ms": RECEIVED_AT_MS, "request_id": "r-1", "node": "node-1", **changes})
+def context(client: Client | None = None, **changes: Any) -> RecordContext:
+    given = {"received_at_ms": RECEIVED_AT_MS, "request_id": "r-1", "node": "node-1"}
+    return RecordContext(**{**given, "client": (client or Client()).members, **changes})
 
 
 def event(**changes: Any) -> Event:
@@ -44,7 +45,7 @@ def parsed(*events: Event, **changes: Any) -> Parsed:
 def test_value_has_every_member_in_order() -> None:
     one = event(timestamp_ms=RECEIVED_AT_MS - 5, body=b'{ "b":1, "a":2 }')
     whole = parsed(one, sent_at_ms=RECEIVED_AT_MS - 1500, batch=b'{"context":{}}')
-    seen = context(ip="192.0.2.0", user_agent='curl/8 "x"', bot=False, dnt=True)
+    seen = context(Client(ip="192.0.2.0", user_agent='curl/8 "x"', bot=False, dnt=True))
     record = build_record(one, whole, seen, 7, Config())
     assert record.value == (
         b'{"v":1,"id":"m-1","api":"segment","type":"track","app":"shop","received_at":"2027-01-15T08:00:00.123Z",'
@@ -153,9 +154,7 @@ def test_time_beyond_the_calendar_is_null() -> None:
 @given(st.text(), st.text(), st.text(alphabet=st.characters(codec="latin-1")), st.binary(max_size=9), st.text())
 def test_any_text_gives_valid_json_with_every_member(id_: str, app: str, agent: str, raw: bytes, request: str) -> None:
     agent += raw.decode(errors="surrogateescape")
-    seen = RecordContext.from_headers(
-        {"user-agent": agent}, received_at_ms=RECEIVED_AT_MS, request_id=request, node=new_node(), ip=None
-    )
+    seen = context(Client.from_headers(None, agent, None, None), request_id=request, node=new_node())
     record = build_record(event(id=id_ or None, identity=app), parsed(event(), app=app), seen, 1, Config())
     value = json.loads((record.value or b"").decode())
     assert list(value) == MEMBERS
@@ -177,15 +176,15 @@ def test_any_text_gives_valid_json_with_every_member(id_: str, app: str, agent: 
         ({"dnt": "unspecified", "sec-gpc": ""}, (None, None, None, None)),
     ],
 )
-def test_context_reads_the_headers(headers: dict[str, str], expected: tuple[Any, ...]) -> None:
-    seen = RecordContext.from_headers(headers, received_at_ms=1, request_id="r", node="n", ip=None)
+def test_client_is_what_the_headers_say(headers: dict[str, str], expected: tuple[Any, ...]) -> None:
+    field = headers.get
+    seen = Client.from_headers(None, field("user-agent"), field("dnt"), field("sec-gpc"))
     agent = None if seen.user_agent is None else seen.user_agent[:7]
     assert (agent, seen.bot, seen.dnt, seen.gpc) == expected
 
 
 def test_user_agent_is_cut() -> None:
-    seen = RecordContext.from_headers({"user-agent": "x" * 9999}, received_at_ms=1, request_id="r", node="n", ip=None)
-    assert seen.user_agent == "x" * 512
+    assert Client.from_headers(None, "x" * 9999, None, None).user_agent == "x" * 512
 
 
 def test_nodes_differ() -> None:
@@ -199,7 +198,7 @@ def rejection(original: bytes, **changes: Any) -> Rejection:
 
 def bad(original: bytes, *, config: Config | None = None, encoding: str = "json", **changes: Any) -> dict[str, Any]:
     whole = parsed(encoding=encoding)
-    seen = context(ip="192.0.2.0", user_agent="curl")
+    seen = context(Client(ip="192.0.2.0", user_agent="curl"))
     record = bad_record(rejection(original, **changes), whole, seen, config or Config())
     assert (record.topic, record.key) == ("events-bad", None)
     value = json.loads((record.value or b"").decode())

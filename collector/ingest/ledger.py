@@ -100,6 +100,13 @@ class Entry:
     def closed(self) -> bool:
         return self._closed
 
+    def close_delivered(self) -> None:
+        """As `close`, where all of them were delivered."""
+        if self._closed:
+            raise ValueError("the entry is closed already")
+        self._closed = True
+        self._ledger._close_delivered(self._events)
+
     def close(self, counts: Counts) -> None:
         """Write down how the events ended. Raises ValueError when ``counts`` are not of as many events."""
         if self._closed:
@@ -164,6 +171,10 @@ class Ledger:
         self._unknown += counts.unknown
         self._deduplicated += counts.deduplicated
         self._dropped += counts.dropped
+
+    def _close_delivered(self, events: int) -> None:
+        self._in_work -= events
+        self._delivered += events
 
     def unparsed(self, size_bytes: int) -> None:
         """A request was shed, refused or lost before its events could be counted."""

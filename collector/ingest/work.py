@@ -24,8 +24,8 @@ import trio
 from collector.dialects.base import Parsed, Rejection
 from collector.ingest.record import RecordContext
 from collector.ingest.spooling import LateWord, Rows
-from collector.ingest.verdict import Fate, Status, Verdict, judge, status_of
-from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
+from collector.ingest.verdict import Fate, Status, Verdict, all_delivered, judge, status_of
+from kafka_client.outcome import NotSent, Outcome, Record, Unknown
 
 if TYPE_CHECKING:
     from collector.ingest.enqueue import DeliveryLike, Ingest
@@ -152,8 +152,6 @@ class Work:
         """What Kafka has not taken becomes rows, synchronously: its share of the time is over, or it has refused."""
         self._caught = True
         outcomes = delivery.outcomes
-        if all(isinstance(outcome, Delivered) for outcome in outcomes):
-            return
         ways = self._ingest.ways
         assert ways is not None
         if ways.order is not None:
@@ -211,14 +209,15 @@ class Work:
         elif not self._caught:
             with delivery:
                 await self._wait_for_kafka(delivery)
-            self._catch(delivery)
+            if not delivery.delivered:
+                self._catch(delivery)
         if self._rows is not None:
             await self._rows.wait(self._records)
             ways = self._ingest.ways
             assert ways is not None
             ways.rows_came()
         rejections: Sequence[Rejection] = self._parsed.rejections
-        if delivery is not None or self._rows is not None:
+        if self._rows is not None or (delivery is not None and not delivery.delivered):
             rejections = [*rejections, *self._rejected_by_kafka()]
         if rejections and not self._parsed.accept_only:
             await self._ingest.write_bad(self._parsed, rejections, self._context)
@@ -227,9 +226,7 @@ class Work:
     def delivered(self) -> bool:
         """Kafka has acknowledged every event, and there is nothing else to wait for: `settle` may come next."""
         delivery = self._delivery
-        if delivery is None or self._rows is not None or self._parsed.rejections or delivery.unsettled:
-            return False
-        return all(isinstance(outcome, Delivered) for outcome in delivery.outcomes)
+        return delivery is not None and self._rows is None and delivery.delivered and not self._parsed.rejections
 
     async def wait_delivered(self) -> None:  # noqa: ASYNC910  # without one where Kafka has nothing to say
         """Wait for Kafka alone, as long as it takes, if it was asked; `delivered` says what came of it.
@@ -279,19 +276,23 @@ class Work:
         """Take back what is open, read the outcomes, close the ledger's entry. Synchronous, idempotent."""
         if self._verdict is not None:
             return self._verdict
+        claim = self._claim
+        if self.delivered and (claim is None or not claim.deduplicated):
+            self._verdict = all_delivered(len(self._parsed.events))
+            self._entry.close_delivered()
+            if claim is not None:
+                claim.settle_all()
+            self._let_go()
+            return self._verdict
         delivery, rows = self._delivery, self._rows
         if delivery is not None:
             delivery.withdraw()
         if rows is not None:
             rows.withdraw()
         fates = self._fates()
-        claim = self._claim
         verdict = judge(self._parsed, fates, 0 if claim is None else claim.deduplicated)
         self._verdict = verdict
         self._entry.close(verdict.counts)
-        ways = self._ingest.ways
-        if ways is not None and ways.order is not None:
-            ways.order.leave(self)
         if claim is not None:
             if verdict.counts.delivered + verdict.counts.spooled == len(fates):
                 claim.settle_all()
@@ -299,9 +300,15 @@ class Work:
                 claim.settle([status_of(fate) for fate in fates])
         if verdict.counts.unknown:
             self._answer_later(fates)
+        self._let_go()
+        return verdict
+
+    def _let_go(self) -> None:
+        ways = self._ingest.ways
+        if ways is not None and ways.order is not None:
+            ways.order.leave(self)
         self._delivery = self._rows = None
         self._records = ()
-        return verdict
 
     def _answer_later(self, fates: Sequence[Fate | None]) -> None:
         """Some were told unknown: have it counted what becomes of them."""

@@ -14,7 +14,7 @@ from functools import partial
 from kafka_client.outcome import NotSent, Outcome, Unknown
 
 from .delivery import Delivery, ResolvedFn, nothing_to_tell, told_twice
-from .run import Ended, Part, Resolution, outcome_at, spell
+from .run import Acknowledgement, Ended, Part, Resolution, outcome_at, spell
 
 __all__ = ["Bulk"]
 
@@ -51,6 +51,16 @@ class Bulk(Delivery, gc=False, eq=False):
                 return outcomes
             self.spelled = outcomes
         return self.spelled.copy()  # the caller's to change; ours are given once
+
+    @property
+    def delivered(self) -> bool:
+        """As in the base."""
+        if self.open or self.named is not None:
+            return False
+        for part in self.parts:
+            if part.outcome is not None or part.home is None or part.home.resolution.__class__ is not Acknowledgement:
+                return False
+        return True
 
     @property
     def unsettled(self) -> int:

@@ -128,6 +128,11 @@ class Delivery(Struct, gc=False, eq=False):
 
     @property
     @abstractmethod
+    def delivered(self) -> bool:
+        """Whether every record is Delivered: what `outcomes` would say, without a value for each of them."""
+
+    @property
+    @abstractmethod
     def unsettled(self) -> int:
         """How many records have no outcome yet."""
 
@@ -244,6 +249,14 @@ class Single(Delivery, gc=False, eq=False):
                 outcome = self._spelled(resolution)
             self.outcome = outcome
         return [outcome]
+
+    @property
+    def delivered(self) -> bool:
+        """As in the base."""
+        outcome = self.outcome
+        if outcome is not None:
+            return outcome.__class__ is Delivered
+        return self.home.resolution.__class__ is Acknowledgement  # type: ignore[union-attr]  # as above
 
     @property
     def unsettled(self) -> int:

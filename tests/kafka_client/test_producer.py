@@ -1,5 +1,6 @@
 """The producer as its callers see it, against the strict fake cluster on virtual time."""
 
+import itertools
 import math
 
 import pytest
@@ -61,6 +62,27 @@ async def test_send_returns_delivered_or_raises(scenario, autojump_clock) -> Non
         with pytest.raises(UnknownOutcomeError, match="UNKNOWN_SERVER_ERROR"):
             await s.producer.send(Record("events", b"doubtful"))
         assert s.producer.partitions_of("events") == 1
+
+
+async def test_delivered_is_what_all_outcomes_say_together(scenario, autojump_clock) -> None:
+    seen = set()
+    async with scenario(partitions=2) as s:
+        faults = s.cluster.faults
+        numbers = itertools.count()
+        for count in (1, 5):
+            for arrange in (lambda: None, lambda: faults.fail(10), lambda: faults.append_and_fail(-1)):
+                for taken_back in ((), (0,)):
+                    arrange()
+                    records = [Record("events", b"%d" % next(numbers), partition=n % 2) for n in range(count)]
+                    with s.producer.delivery(records) as delivery:
+                        assert not delivery.delivered
+                        delivery.withdraw(taken_back)
+                        await delivery.wait()
+                    told = all(isinstance(outcome, Delivered) for outcome in delivery.outcomes)
+                    assert delivery.delivered is told
+                    seen.add((count, told))
+                    faults.clear()
+    assert seen == {(1, False), (1, True), (5, False), (5, True)}
 
 
 async def test_send_many_gives_outcomes_in_the_order_of_records(scenario, autojump_clock) -> None:

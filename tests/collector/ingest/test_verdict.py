@@ -10,7 +10,7 @@ from collector.dialects.base import Event, Parsed, Rejection
 from collector.ingest.bad_limit import BadLimit
 from collector.ingest.enqueue import Patience
 from collector.ingest.ledger import Counts
-from collector.ingest.verdict import Kind, Status, Verdict, judge, ranges, status_of
+from collector.ingest.verdict import Kind, Status, Verdict, all_delivered, judge, ranges, status_of
 from kafka_client.outcome import Delivered, NotSent, Outcome, TopicPartition, Unknown
 
 GOOD = Delivered(TopicPartition("events", 0), 1, 0, 1)
@@ -47,6 +47,11 @@ def test_mixture_is_told(outcomes, bad, kind, worst) -> None:
     assert verdict.counts.total == len(outcomes) + bad
 
 
+def test_all_delivered_is_what_would_be_judged() -> None:
+    for events in (1, 7):
+        assert all_delivered(events) == judge(parsed(events), [GOOD] * events)
+
+
 def test_verdict_names_positions_reason_and_fault() -> None:
     events = [event(position) for position in (0, 2, 3, 7)]
     request = Parsed(
@@ -56,7 +61,7 @@ def test_verdict_names_positions_reason_and_fault() -> None:
         rejections=[Rejection(position=1, code="missing_field", message="event 1: no userId", original=b"")],
     )
     verdict = judge(request, [GOOD, Unknown("timeout: x"), Unknown("withdrawn"), NotSent("closed")])
-    assert verdict.unknown_positions == [2, 3]
+    assert verdict.unknown_positions == (2, 3)
     assert verdict.unknown_line() == "2-3"
     assert verdict.outcome_line() == "delivered=1, spooled=0, rejected=1, not_sent=1, unknown=2"
     assert verdict.reason == "timeout: x"

@@ -117,8 +117,10 @@ def family_cpu_s(pids: Iterable[int]) -> float:
     return sum(process_cpu_s(pid) for pid in pids)
 
 
-def family_bytes(pids: Iterable[int]) -> int:
-    """What these processes hold in memory; a page that several share counts for one of them (PSS)."""
+def family_bytes(pids: Sequence[int]) -> int:
+    """What these processes hold in memory: one's resident memory; of several, a page they share counts once (PSS)."""
+    if len(pids) == 1:
+        return resident_bytes(pids[0])
     found = 0
     for pid in pids:
         kib = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)

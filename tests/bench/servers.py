@@ -20,7 +20,6 @@ import trio
 from collector.devtools.children import Child, open_child
 from collector.devtools.collector_child import CollectorChild, open_collector
 from collector.devtools.kafka_properties import claim_port
-from collector.devtools.raw_http import open_http
 from tests.bench.broker import BAD_TOPIC, TOPIC, Broker
 from tests.bench.machine import Cores, pinned
 from tests.bench.peers.serve import PeerSpec
@@ -153,6 +152,7 @@ async def _open_go(stage: Stage, name: str) -> AsyncIterator[Running]:
 
 
 async def _build_go(directory: Path) -> Path:
+    await trio.lowlevel.checkpoint()
     program = directory / "go-franz"
     go = shutil.which("go")
     if go is None:
@@ -171,18 +171,18 @@ async def _build_go(directory: Path) -> Path:
 async def _open_listening(stage: Stage, name: str, argv: Sequence[str], port: int) -> AsyncIterator[Running]:
     log = stage.directory / f"{name}.log"
     async with open_child(pinned(stage.cores.subject, argv), name=name, log=log, cwd=ROOT, grace_s=5.0) as child:
-        address = f"127.0.0.1:{port}"
         until = trio.current_time() + _START_WITHIN_S
-        while not await _listens(address):
+        while not await _listens(port):
             if not child.running or trio.current_time() > until:
                 raise child.failure(f"did not start: {' | '.join(list(child.tail)[-3:])}")
             await trio.sleep(0.05)
-        yield Running(child=child, http=f"http://{address}", ws=f"ws://{address}/v1/ws")
+        yield Running(child=child, http=f"http://127.0.0.1:{port}", ws=f"ws://127.0.0.1:{port}/v1/ws")
 
 
-async def _listens(address: str) -> bool:
+async def _listens(port: int) -> bool:
     try:
-        async with open_http(address):
-            return True
+        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+        return True
     except OSError:
+        await trio.lowlevel.checkpoint()
         return False

@@ -5,8 +5,9 @@ producer sends the events, and which server calls.
 
 The fair, fast version: msgspec takes a body apart, as far as a collector has to (it is JSON, it names an event; of a
 bulk: where each event begins and ends); the record is the client's own bytes, without a key and without an envelope;
-nothing is counted, logged or limited in time. An answer leaves after the acknowledgement, and is 503 where there is
-none. A websocket's messages are answered one after the other, which is cheaper than a task for each.
+nothing is counted, logged or limited in time. An answer leaves after the acknowledgement; where the producer gives up,
+its error becomes the server's 500. A websocket's messages are answered one after the other, which is cheaper than a
+task for each.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -55,8 +56,6 @@ _OK: Message = {
     "headers": [(b"content-type", b"application/json"), (b"content-length", b"2")],
 }
 _OK_BODY: Message = {"type": "http.response.body", "body": b"{}"}
-_FAILED: Message = {"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"0")]}
-_NOTHING: Message = {"type": "http.response.body", "body": b""}
 
 
 def make_app(framework: str, sending: Sending) -> App:
@@ -114,16 +113,11 @@ def _make_bare(sending: Sending) -> App:
         match scope["type"]:
             case "http":
                 body = await _read(receive)
-                try:
-                    if scope["path"] == "/api/track":
-                        _EVENT.decode(body)
-                        await one(body)
-                    else:
-                        await many(list(map(bytes, _BULK.decode(body).events)))
-                except Exception:  # the framework's own rim: whatever the producer raises
-                    await send(_FAILED)
-                    await send(_NOTHING)
-                    raise
+                if scope["path"] == "/api/track":
+                    _EVENT.decode(body)
+                    await one(body)
+                else:
+                    await many(list(map(bytes, _BULK.decode(body).events)))
                 await send(_OK)
                 await send(_OK_BODY)
             case "websocket":

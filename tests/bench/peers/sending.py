@@ -89,7 +89,7 @@ class _AioKafka:
         """``send_and_wait``, the partition named: picking costs aiokafka more."""
         await self._producer.send_and_wait(self._topic, value, partition=next(self._partitions))
 
-    async def many(self, values: Sequence[bytes]) -> None:
+    async def many(self, values: Sequence[bytes]) -> None:  # noqa: ASYNC910  # asyncio's
         """``send`` each, then wait for each."""
         send, topic, partitions = self._producer.send, self._topic, self._partitions
         for future in [await send(topic, value, partition=next(partitions)) for value in values]:
@@ -146,7 +146,7 @@ class _Librdkafka:
         self._topic = topic
         self._looking = False
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: ASYNC910  # asyncio's
         """Connect, and get a producer id."""
         from confluent_kafka import Producer
 
@@ -168,7 +168,7 @@ class _Librdkafka:
         if self._producer.flush(30):
             raise RuntimeError("the warming record was not delivered")
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: ASYNC910  # asyncio's
         """Close."""
         self._producer.flush(10)
 

@@ -265,10 +265,16 @@ CLOSED = [
         closes=True,
     ),
     field(b"Content-Length: 5\r\n", "garbage behind a body", 400, HELLO, body=b"hello\x00"),
-    field(b"Content-Length: 5\r\n", "a body longer than it says", 501, HELLO, body=b"hello!"),
+    field(b"Content-Length: 5\r\n", "a body longer than it says", 0,
+          HELLO, Read("!GET", b"/smuggled"), body=b"hello!" + SMUGGLED),
     field(b"Content-Length: 5\r\n", "CRLF behind a body (RFC 9112, 2.2)", 0, HELLO, body=b"hello\r\n"),
     field(b"Content-Length: 5\r\n", "two CRLF behind a body", 400, HELLO, body=b"hello\r\n\r\n"),
     field(b"Transfer-Encoding: chunked\r\n", "a chunk behind the end", 400, EMPTY, body=b"0\r\n\r\n5\r\nhello\r\n"),
+    Case(
+        name="a body behind a method that llhttp does not know, on a connection that llhttp has seen",
+        raw=SMUGGLED + b"POSTX / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        reads=(Read("GET", b"/smuggled"), Read("POSTX", b"/", b"hello")),
+    ),
     Case(
         name="three in a row",
         raw=SMUGGLED

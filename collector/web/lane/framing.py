@@ -14,11 +14,7 @@ from typing import Final
 
 from collector.web.lane.request import Refusal, Request
 
-__all__ = ["IMPLEMENTED_METHODS", "check_target", "frame", "refuse_repeated"]
-
-IMPLEMENTED_METHODS: Final = frozenset(
-    {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"}
-)  # CONNECT would make a tunnel of the connection: nobody behind it may guess whose bytes come next.
+__all__ = ["check_target", "frame", "refuse_repeated"]
 
 MAX_LENGTH_DIGITS = 18
 """Of Content-Length, leading zeros too: what every recipient's 64-bit number holds."""
@@ -37,7 +33,12 @@ _good_hosts: set[bytes] = set()
 
 
 def check_target(method: str, target: bytes) -> None:
-    """Raise `Refusal` (400) where the target's form does not go with the method (RFC 9112, 3.2)."""
+    """Raise `Refusal` where the target's form does not go with the method (RFC 9112, 3.2): 400; 501 for CONNECT.
+
+    Behind a CONNECT the bytes are somebody else's (RFC 9110, 9.3.6): nobody may look for a request in them.
+    """
+    if method == "CONNECT":
+        raise Refusal(501, "this server makes no tunnels: CONNECT is not implemented")
     if target.startswith(b"/"):
         return
     if target == b"*":

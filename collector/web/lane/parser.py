@@ -20,7 +20,7 @@ import httptools
 
 from collector.config import LimitsConfig
 from collector.web.lane.chunked import ChunkedBody
-from collector.web.lane.framing import IMPLEMENTED_METHODS, check_target, frame, refuse_repeated
+from collector.web.lane.framing import check_target, frame, refuse_repeated
 from collector.web.lane.head_scan import HeadScan, read_request_line
 from collector.web.lane.request import Refusal, Request
 
@@ -31,6 +31,9 @@ MAX_AHEAD = 64
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """RFC 9113, 3.4."""
+
+_QUICK_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+"""llhttp refuses methods that it does not know; the application has an answer for them, if it is 405."""
 
 _MAX_REMEMBERED = 1024
 _MAX_LINE_REMEMBERED = 256
@@ -229,7 +232,7 @@ class RequestParser:
             check_target(known[0], known[1])
         except Refusal:
             return None
-        if known[0] not in IMPLEMENTED_METHODS:
+        if known[0] not in _QUICK_METHODS:
             return None
         if b"?" not in line and len(line) <= _MAX_LINE_REMEMBERED:
             if len(_request_lines) >= _MAX_REMEMBERED:
@@ -256,8 +259,6 @@ class RequestParser:
             return at
         request = Request()
         request.method, request.target, request.http_version = scan.request_line  # type: ignore[assignment]  # as above
-        if request.method not in IMPLEMENTED_METHODS:
-            raise Refusal(501, f"the method {request.method[:32]} is not implemented")
         check_target(request.method, request.target)
         request.headers = scan.fields
         refuse_repeated(scan.fields)
@@ -265,11 +266,16 @@ class RequestParser:
         for name, value in scan.fields:
             by_name[name] = by_name[name] + b", " + value if name in by_name else value
         frame(request, by_name)
-        self._ask_llhttp(data[at : at + end])
+        self._ask_llhttp(b"GET" + data[at + len(request.method) : at + end])
+        # The other one has not seen this head, or has not liked it: it cannot be shown the body.
+        self._llhttp = None
         return self._begin(request, data, at + end)
 
     def _ask_llhttp(self, head: bytes) -> None:
-        """Raise `Refusal` (400) where llhttp would not read a head that we would. Two readings must agree."""
+        """Raise `Refusal` (400) where llhttp would not read a head that we would. Two readings must agree.
+
+        What the method is makes no difference to them, but llhttp knows some only.
+        """
         try:
             httptools.HttpRequestParser(_Callbacks({})).feed_data(head)
         except httptools.HttpParserUpgrade:

@@ -46,6 +46,10 @@ faults *ARGS: _nginx
 soak *ARGS:
     python -m tests.kafka_client.model.soak {{ ARGS }}
 
+# Does nginx ever disagree with the lane on where a request ends? A million random requests through both; ARGS: --requests N, --seed N.
+smuggling *ARGS: _nginx
+    @python -m tests.smuggling {{ ARGS }}
+
 # Remove what running and testing left: data of `collector dev`, caches, builds. The environment stays.
 clean:
     rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -40,6 +40,7 @@ def main() -> None:
 
 async def play(requests: int, seed: int) -> dict[str, Comparison]:
     """The corpus, then the generated requests."""
+    await trio.lowlevel.checkpoint()
     results = {}
     works = {
         "corpus": (((case.sent, 1) for case in CORPUS), len(CORPUS)),

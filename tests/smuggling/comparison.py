@@ -50,6 +50,7 @@ async def compare(stage: Stage, work: Iterable[tuple[bytes, int]], requests: int
     waiting = iter(work)
 
     async def one_after_the_other() -> None:
+        await trio.lowlevel.checkpoint()
         while result.requests < requests:
             raw, count = next(waiting, (b"", 0))
             if not raw:

@@ -74,6 +74,7 @@ class Stage:
         return _view(answers, self.seen.pop(host.encode(), []))
 
     async def _send(self, stream: trio.SocketStream, raw: bytes) -> None:
+        await trio.lowlevel.checkpoint()
         try:
             await stream.send_all(raw)
             await stream.send_eof()
@@ -118,6 +119,7 @@ class Stage:
 
 
 async def _received(stream: trio.SocketStream) -> bytes:
+    await trio.lowlevel.checkpoint()
     try:
         return bytes(await stream.receive_some(65536))
     except trio.BrokenResourceError:
@@ -142,11 +144,15 @@ def _view(answers: bytes, seen: list[Read]) -> NginxView:
     return view
 
 
+def _without_access_log(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "access.log").symlink_to("/dev/null")
+
+
 @asynccontextmanager
 async def open_stage(directory: Path, config: Config) -> AsyncIterator[Stage]:
     """nginx and what stands behind it, for as long as the block lasts. nginx's access log goes nowhere."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "access.log").symlink_to("/dev/null")
+    _without_access_log(directory)
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
     port = listener.socket.getsockname()[1]
     async with (
@@ -155,6 +161,6 @@ async def open_stage(directory: Path, config: Config) -> AsyncIterator[Stage]:
     ):
         host, _, nginx_port = nginx.address.rpartition(":")
         stage = Stage((host, int(nginx_port)))
-        nursery.start_soon(partial(trio.serve_listeners, stage.serve, [listener]))
+        await nursery.start(partial(trio.serve_listeners, stage.serve, [listener]))
         yield stage
         nursery.cancel_scope.cancel(reason="the stage is struck")

@@ -9,9 +9,10 @@ Invariant: a good event never waits for the bad topic being away longer than `BA
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import trio
+from msgspec import Struct
 
 from collector.config import Config, DeadlinesConfig
 from collector.dialects.base import Parsed, Rejection
@@ -66,7 +67,7 @@ class ProducerLike(Protocol):
     def delivery(self, records: Sequence[Record]) -> DeliveryLike: ...
 
 
-class Until(NamedTuple):
+class Until(Struct, frozen=True, gc=False):
     """The moments of one request, on Trio's clock."""
 
     kafka_at: float
@@ -95,9 +96,8 @@ class Patience:
         """For Kafka and the disk together. Without a spool all of it is Kafka's."""
         return self.kafka_s + self.spool_s
 
-    def until(self, lag_s: float) -> Until:
-        """When the shares are over, if the body became complete now; the lag of the moment has passed already."""
-        began = trio.current_time() - lag_s
+    def until(self, began: float) -> Until:
+        """When the shares are over, if they began at ``began``: the body was complete, less the lag of that moment."""
         return Until(began + self.kafka_s, began + self.work_s)
 
 

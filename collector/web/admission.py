@@ -143,27 +143,34 @@ class Admission:
         reservation.held_bytes += more
 
     def _move(self, reservation: Reservation, tenant: str) -> None:
-        self._check_share(tenant, reservation.held_bytes)
-        self._leave_tenant(reservation)
+        held = reservation.held_bytes
+        self._check_share(tenant, held)
+        if reservation.tenant is not None:
+            self._leave_tenant(reservation.tenant, held)
         reservation.tenant = tenant
-        self._tenants[tenant] = self._tenants.get(tenant, 0) + reservation.held_bytes
+        self._tenants[tenant] = self._tenants.get(tenant, 0) + held
 
     def _check_share(self, tenant: str, more: int) -> None:
-        if self.contended and self._tenants.get(tenant, 0) + more > self._bound // 2:
+        if (
+            self._contended_until is not None
+            and self.contended
+            and self._tenants.get(tenant, 0) + more > self._bound // 2
+        ):
             self._shed["share"] += 1
             raise Shed("share", "this key holds half of what the server may, and others are waiting")
 
-    def _leave_tenant(self, reservation: Reservation) -> None:
-        if reservation.tenant is not None:
-            left = self._tenants.get(reservation.tenant, 0) - reservation.held_bytes
-            if left:
-                self._tenants[reservation.tenant] = left
-            else:
-                self._tenants.pop(reservation.tenant, None)
+    def _leave_tenant(self, tenant: str, held: int) -> None:
+        left = self._tenants.get(tenant, 0) - held
+        if left:
+            self._tenants[tenant] = left
+        else:
+            self._tenants.pop(tenant, None)
 
     def _release(self, reservation: Reservation) -> None:
-        self._leave_tenant(reservation)
-        self._held -= reservation.held_bytes
+        held = reservation.held_bytes
+        if reservation.tenant is not None:
+            self._leave_tenant(reservation.tenant, held)
+        self._held -= held
         self._open -= 1
         reservation.held_bytes = 0
 

@@ -180,7 +180,7 @@ class Exchange:
             if body is None:
                 body = await self._read(reservation, inflater)
             self._complete_at = services.clock()
-            until = patience.until(services.monitor.lag_s)
+            until = patience.until(self._complete_at - services.monitor.lag_s)
             self._work = self._begin(match, query, body, reservation, until.kafka_at)
             try:
                 await self._nursery.run(until.work_at, self._enqueue_and_wait, self._respond_judged)

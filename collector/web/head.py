@@ -74,7 +74,7 @@ class RequestHead:
     __slots__ = ("headers", "ip", "method", "path", "query_string", "request_id")
 
     def __init__(
-        self, *, method: str, path: str, query_string: bytes, headers: Headers, ip: str | None, request_id: str
+        self, method: str, path: str, query_string: bytes, headers: Headers, ip: str | None, request_id: str
     ) -> None:
         self.method = method
         self.path = path
@@ -157,12 +157,12 @@ class HeadReader:
             request_id = _believable(field(b"x-request-id"))
         path = scope["path"]
         return RequestHead(
-            method=scope.get("method", "GET"),
-            path=path if path.startswith("/") else _path_of(path),
-            query_string=scope.get("query_string", b""),
-            headers=headers,
-            ip=ip,
-            request_id=request_id or self._next_id(),
+            scope.get("method", "GET"),
+            path if path.startswith("/") else _path_of(path),
+            scope.get("query_string", b""),
+            headers,
+            ip,
+            request_id or self._next_id(),
         )
 
 

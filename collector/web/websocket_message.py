@@ -91,7 +91,7 @@ class Intake:
             patience = self._patience
             if asked is not None:
                 patience = Patience.of(self._services.config.deadlines, timeout_of(asked))
-            until = self._until[asked] = patience.until(self._services.monitor.lag_s)
+            until = self._until[asked] = patience.until(self._services.clock() - self._services.monitor.lag_s)
         return until
 
     def _opened(self, frame: TrackFrame, size_bytes: int, encoding: Encoding, reservation: Reservation) -> TrackMessage:

@@ -19,7 +19,7 @@ from msgspec import Raw, Struct
 
 from tests.bench.peers.sending import Sending
 
-__all__ = ["App", "make_app", "make_floor"]
+__all__ = ["OK", "OK_BODY", "App", "floor", "make_app", "read_body"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -50,12 +50,12 @@ class Frame(Struct):
 
 _EVENT, _BULK, _FRAME = msgspec.json.Decoder(Event), msgspec.json.Decoder(Bulk), msgspec.json.Decoder(Frame)
 
-_OK: Message = {
+OK: Message = {
     "type": "http.response.start",
     "status": 200,
     "headers": [(b"content-type", b"application/json"), (b"content-length", b"2")],
 }
-_OK_BODY: Message = {"type": "http.response.body", "body": b"{}"}
+OK_BODY: Message = {"type": "http.response.body", "body": b"{}"}
 
 
 def make_app(framework: str, sending: Sending) -> App:
@@ -70,7 +70,8 @@ def make_app(framework: str, sending: Sending) -> App:
     raise SystemExit(f"no framework is called {framework}")
 
 
-async def _read(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
+    """The whole body."""
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body"):
@@ -87,9 +88,9 @@ async def floor(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await acknowledge_lifespan(receive, send)
         return
-    await _read(receive)
-    await send(_OK)
-    await send(_OK_BODY)
+    await read_body(receive)
+    await send(OK)
+    await send(OK_BODY)
 
 
 async def acknowledge_lifespan(receive: Receive, send: Send) -> None:
@@ -101,25 +102,20 @@ async def acknowledge_lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-def make_floor() -> App:
-    """An application that answers at once."""
-    return floor
-
-
 def _make_bare(sending: Sending) -> App:
     one, many = sending.one, sending.many
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                body = await _read(receive)
+                body = await read_body(receive)
                 if scope["path"] == "/api/track":
                     _EVENT.decode(body)
                     await one(body)
                 else:
                     await many(list(map(bytes, _BULK.decode(body).events)))
-                await send(_OK)
-                await send(_OK_BODY)
+                await send(OK)
+                await send(OK_BODY)
             case "websocket":
                 await websocket(receive, send)
             case _:

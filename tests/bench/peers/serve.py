@@ -8,7 +8,7 @@ import sys
 import msgspec
 import uvicorn
 
-from tests.bench.peers.apps import make_app, make_floor
+from tests.bench.peers.apps import App, floor, make_app
 from tests.bench.peers.sending import SendingSpec, make_sending
 
 __all__ = ["PeerSpec", "main"]
@@ -30,9 +30,8 @@ class PeerSpec(msgspec.Struct, frozen=True, kw_only=True):
 def main() -> None:
     """Serve until SIGTERM."""
     spec = msgspec.json.decode(sys.argv[1], type=PeerSpec)
-    if spec.sending is None:
-        app = make_floor()
-    else:
+    app: App = floor
+    if spec.sending is not None:
         app = make_app(spec.framework, make_sending(spec.sending, spec.bootstrap_servers, spec.topic))
     uvicorn.run(
         app,

@@ -23,7 +23,7 @@ from collector.config import Config
 from collector.config_load import ConfigFault, check_servable, load_config
 from collector.deadlines import DeadlineChain
 
-__all__ = ["Refused", "Settings", "read_anew", "read_config"]
+__all__ = ["Refused", "Settings", "check_fixed", "read_anew", "read_config", "safe_path"]
 
 READ_WITHIN_S = 30.0
 
@@ -98,11 +98,16 @@ async def read_anew(path: str, running: Settings) -> Settings:
         settings = Settings.decode(done.stdout)
     except msgspec.MsgspecError as error:
         raise Refused(f"this supervisor does not understand the new configuration, start it anew: {error}") from error
+    check_fixed(running, settings)
+    return settings
+
+
+def check_fixed(running: Settings, wanted: Settings) -> None:
+    """Raise Refused where an address would have to change."""
     for table in FIXED:
-        was, now = getattr(running.config, table).bind, getattr(settings.config, table).bind
+        was, now = getattr(running.config, table).bind, getattr(wanted.config, table).bind
         if was != now:
             raise Refused(f"{table}.bind: is {was} for as long as this supervisor runs; start it anew for {now}")
-    return settings
 
 
 def safe_path() -> Sequence[str]:

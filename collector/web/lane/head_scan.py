@@ -55,12 +55,14 @@ class HeadScan:
         trailers: there is no request line.
     """
 
-    __slots__ = ("_at", "_limits", "_line", "fields", "request_line")
+    __slots__ = ("_at", "_checked", "_limits", "_line", "fields", "request_line")
 
     def __init__(self, limits: LimitsConfig, *, trailers: bool = False) -> None:
         self._limits = limits
         self._at = 0
         """Where the first line begins that was not read yet."""
+        self._checked = 0
+        """Up to where no bad byte stands: a line that comes byte by byte is not looked through from its start again."""
         self._line = 1 if trailers else 0
         """Its number; the request line is 0."""
         self.request_line: tuple[str, bytes, str] = ("", b"", "1.1")
@@ -102,7 +104,8 @@ class HeadScan:
             last = limits.head_bytes
             if end > at and len(self.fields) >= limits.head_fields:
                 raise Refusal(431, f"more than {limits.head_fields} header fields")
-        bad = _BAD_BYTE.search(head, at, min(end, last))
+        bad = _BAD_BYTE.search(head, max(at, self._checked), min(end, last))
+        self._checked = end
         if bad is not None:
             byte = bad.group()
             what = {b"\n": "a bare LF", b"\r": "a bare CR"}.get(byte, f"the control character {byte!r}")

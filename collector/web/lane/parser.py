@@ -93,6 +93,7 @@ class RequestParser:
         "_scan",
         "_skipped_blank",
         "_state",
+        "_untouched",
         "held",
         "prior_knowledge",
         "refusal",
@@ -121,6 +122,8 @@ class RequestParser:
         self._scan: HeadScan | None = None
         """Has read what there is of an incomplete head."""
         self._skipped_blank = False
+        self._untouched = True
+        """Nothing was read yet."""
         self._open: Request | None = None
         """The request whose body is being read."""
         self._left = 0
@@ -247,11 +250,12 @@ class RequestParser:
                 # One empty line before a request line is overlooked (RFC 9112, 2.2), a second one is not.
                 if data.startswith(b"\r\n", at):
                     self._skipped_blank = True
+                    self._untouched = False
                     return at + 2
                 if len(data) == at + 1:
                     return at
-            if self._http2 and self._is_preface(data, at):
-                return at if len(data) - at < len(HTTP2_PREFACE) else self._hand_over(data, at)
+            if self._http2 and self._untouched and HTTP2_PREFACE.startswith(data[at : at + len(HTTP2_PREFACE)]):
+                return self._read_preface(data, at)
             self._scan = HeadScan(self._limits)
         scan = self._scan
         end = scan.advance(data[at:])
@@ -283,20 +287,20 @@ class RequestParser:
         except httptools.HttpParserError as error:
             raise Refusal(400, f"llhttp: {error}") from error
 
-    def _is_preface(self, data: bytes, at: int) -> bool:
-        """Whether this is an HTTP/2 preface, as far as it has come. It is the first thing on a connection or none."""
-        seen = data[at : at + len(HTTP2_PREFACE)]
-        return not self.requests and HTTP2_PREFACE.startswith(seen)
-
-    def _hand_over(self, data: bytes, at: int) -> int:
+    def _read_preface(self, data: bytes, at: int) -> int:
+        """An HTTP/2 preface, as far as it has come. It is the first thing on a connection or none."""
+        if len(data) - at < len(HTTP2_PREFACE):
+            return at
         self.prior_knowledge = True
+        self.rest = data[at:]
         self._state = _REST
-        return at
+        return len(data)
 
     def _begin(self, request: Request, data: bytes, at: int) -> int:
         """A head is complete, its body begins at ``at``; return up to where the body was read."""
         self._scan = None
         self._skipped_blank = False
+        self._untouched = False
         self.requests.append(request)
         length = request.content_length
         if request.chunked:

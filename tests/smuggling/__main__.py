@@ -16,6 +16,7 @@ from tests.smuggling.stage import open_stage
 from tests.smuggling.test_corpus import CORPUS
 
 SHOWN = 10
+REASONS_SHOWN = 20
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         raise SystemExit(f"smuggling: {error}") from error
     for name, result in results.items():
         print(f"{name}: {result}")
-        for reason, count in result.refusals.most_common():
+        for reason, count in result.refusals.most_common(REASONS_SHOWN):
             print(f"{count:>9}  {reason}")
         for found, raw in result.disagreements[:SHOWN]:
             print(f"\n{found}\n{raw!r}")

@@ -7,6 +7,7 @@ that waits for more of a request while the other has seen it end.
 Methods, targets and bodies must be the same. nginx speaks for a target in absolute form by its path.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -16,7 +17,9 @@ from tests.smuggling.case import Read
 
 __all__ = ["Ending", "LaneView", "NginxView", "disagreement", "lane_view"]
 
-#: "refused", or closed because a request said so; "waiting": for more of a request; "between": two requests.
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+#: Refused, or closed because a request said so; waiting for more of a request; between two requests.
 Ending: TypeAlias = Literal["closed", "waiting", "between"]
 
 
@@ -56,10 +59,12 @@ def lane_view(raw: bytes) -> LaneView:
 
 
 def _path(target: bytes) -> bytes:
-    scheme, separator, rest = target.partition(b"://")
-    if not separator or scheme.lower() not in (b"http", b"https"):
+    """Path and query of a target. The authority ends at the first of three characters (RFC 3986, 3.2)."""
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
         return target
-    return b"/" + rest.partition(b"/")[2]
+    rest = target[absolute.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def disagreement(lane: LaneView, nginx: NginxView) -> str:

@@ -77,7 +77,7 @@ class HeadScan:
             Refusal: 400, 414, 431 or 505.
         """
         while True:
-            end = head.find(b"\r\n", self._at)
+            end = head.find(b"\r\n", max(self._at, self._checked))
             complete = end >= 0
             if not complete:
                 # A CR at the very end may yet become a CRLF.

@@ -91,6 +91,7 @@ class RequestParser:
         "_llhttp",
         "_open",
         "_scan",
+        "_searched",
         "_skipped_blank",
         "_state",
         "_untouched",
@@ -117,6 +118,8 @@ class RequestParser:
         self._state = _HEAD
         self._carry = b""
         """What was fed and could not be read without what comes behind it."""
+        self._searched = 0
+        """Up to where there is no end of a head in it."""
         self._fields: dict[bytes, bytes] = {}
         self._llhttp: httptools.HttpRequestParser | None = None
         self._scan: HeadScan | None = None
@@ -170,6 +173,8 @@ class RequestParser:
             return
         if at < size:
             self._carry = data[at:] if at else data
+            if self._state == _HEAD and not self.held:
+                self._searched = max(size - at - 3, 0)
 
     def at_end(self) -> None:
         """The client will send nothing more: a head that has begun is refused."""
@@ -184,7 +189,8 @@ class RequestParser:
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Read a head that begins at ``at``; return where what follows it begins, or ``at`` while it is incomplete."""
-        end = data.find(b"\r\n\r\n", at)
+        end = data.find(b"\r\n\r\n", at + self._searched)
+        self._searched = 0
         if end < 0 or data[at] == 13:
             return self._read_unusual(data, at)
         after = end + 4
@@ -258,7 +264,7 @@ class RequestParser:
                 return self._read_preface(data, at)
             self._scan = HeadScan(self._limits)
         scan = self._scan
-        end = scan.advance(data[at:])
+        end = scan.advance(data[at:] if at else data)
         if not end:
             return at
         request = Request()

@@ -23,7 +23,7 @@ import trio
 
 from collector.ingest.nursery import EXTENSION, RearmedNursery
 from collector.log import get_logger
-from collector.web.handle import STATE_KEY
+from collector.web.handle import BOUNDED_SEND, STATE_KEY, WHOLE_BODY
 from collector.web.lane.answer import plain_answer
 from collector.web.lane.cycle import Cycle, Stage
 from collector.web.lane.handover import encode_request
@@ -274,8 +274,14 @@ class Connection:
             "client": self._client,
             "server": self._server,
             "state": self.asgi_state.copy(),
-            "extensions": {EXTENSION: self._carrier},
+            "extensions": self._extensions(request),
         }
+
+    def _extensions(self, request: Request) -> dict[str, object]:
+        """What the application need not do itself."""
+        if request.complete:
+            return {EXTENSION: self._carrier, BOUNDED_SEND: {}, WHOLE_BODY: request.whole()}
+        return {EXTENSION: self._carrier, BOUNDED_SEND: {}}
 
     async def _finish(self, cycle: Cycle) -> bool:
         """After the application: end the answer where it did not, read the rest of the request; True: go on."""
@@ -344,7 +350,11 @@ class Connection:
     async def _upgrade(self) -> None:
         """Another protocol begins on this connection: a websocket, or HTTP/2 over cleartext."""
         assert self._cycle is not None
-        await self._lane.serve_stock(self, encode_request(self._cycle.request) + self.parser.rest)
+        request, rest = self._cycle.request, self.parser.rest
+        if request.upgrade == "websocket":
+            await self._lane.websockets.serve(self.transport, request, rest, self._scope(request))
+        else:
+            await self._lane.serve_stock(self, encode_request(request) + rest)
 
     async def _speak_http2(self) -> None:
         await self._lane.serve_stock(self, self.parser.rest)

@@ -66,6 +66,13 @@ class Request:
         state = "complete" if self.complete else "open"
         return f"<Request {self.method} {self.target!r} {state}, {self.body_bytes} bytes of body>"
 
+    def whole(self) -> bytes:
+        """The body of a request that is complete and of which nothing was taken; `take` still gives it."""
+        pieces = self.pieces
+        if len(pieces) != 1:
+            pieces[:] = [b"".join(pieces)]
+        return pieces[0]
+
     def take(self) -> bytes:
         """What has come of the body since the last call; the memory is the caller's now."""
         pieces = self.pieces

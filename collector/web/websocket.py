@@ -28,7 +28,7 @@ from collector.web.asgi_types import Message, Receive, Scope, Send
 from collector.web.handle import ConnectionHandle, handle_of
 from collector.web.head import RequestHead
 from collector.web.services import Services
-from collector.web.websocket_frames import PATH, SUBPROTOCOL, FrameFault, TrackFrame, decode_track, encode
+from collector.web.websocket_frames import PATH, SUBPROTOCOL, FrameFault, ServerFrame, TrackFrame, decode_track, encode
 from collector.web.websocket_message import Intake, TrackMessage
 from collector.web.websocket_outbox import Outbox
 from collector.web.websocket_waiters import Waiters
@@ -110,7 +110,7 @@ class Session:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._waiters = Waiters(nursery, self._settle, self._message_failed)
+            self._waiters = Waiters(nursery, self._wire.grid, self._settle, self._message_failed)
             self._hello()
             forget_drain = self._services.lifecycle.when_reached(Phase.DRAINING, self._drain)
             try:
@@ -152,12 +152,11 @@ class Session:
         """Send what there is to be said, or have it sent."""
         if self._gone.is_set():
             return
-        outbox = self._outbox
-        if self._wire.ready and not self._closing:
-            payloads = [encode(frame, self._encoding) for frame in outbox.take()]
-            if payloads:
-                self._wire.send_now(payloads, text=self._encoding == "json")
-            if not outbox.due:
+        outbox, wire = self._outbox, self._wire
+        if wire.ready and not self._closing:
+            payloads = self._encoded(outbox.take())
+            sent = not payloads or wire.send_now(payloads, text=self._encoding == "json")
+            if sent and not outbox.due:
                 return
         if self._writing:
             outbox.wake()
@@ -169,13 +168,16 @@ class Session:
         outbox, wire = self._outbox, self._wire
         while not self._gone.is_set():
             closing = self._closing
-            payloads = [encode(frame, self._encoding) for frame in outbox.take(everything=closing)]
-            if payloads:
+            payloads = self._encoded(outbox.take(everything=closing))
+            if payloads or not wire.ready:
                 await wire.send(payloads, text=self._encoding == "json")
             if closing:  # nothing may be sent after this, so the writer sends it and ends
                 await wire.close(self._close_code or 1000)
                 return
             await outbox.wait_something()
+
+    def _encoded(self, frames: Sequence[ServerFrame]) -> list[bytes]:
+        return [encode(frame, self._encoding) for frame in frames]
 
     # How it ends
 

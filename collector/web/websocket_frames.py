@@ -15,7 +15,7 @@ from collector.dialects.codec import codec_of
 from collector.dialects.scan import Number
 from collector.web.frame_front import front_of
 
-__all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "TrackFrame", "decode_track", "encode"]
+__all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "ServerFrame", "TrackFrame", "decode_track", "encode"]
 
 PATH = "/v1/ws"
 SUBPROTOCOL = "collector.v1"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from collector.ingest.nursery import RearmedNursery
+from collector.ingest.nursery import DeadlineGrid, RearmedNursery
 from collector.log import get_logger
 from collector.web.websocket_message import TrackMessage
 
@@ -36,14 +36,20 @@ class Waiters:
 
     Args:
         nursery: The session's; a parameter because messages outlive the reading of them.
+        grid: Where their deadlines may be armed.
         settle: Called with each message once, synchronously, when there is nothing more to wait for, or no more time.
         failed: Called before, where a bug ended the waiting; it is logged already.
     """
 
     def __init__(
-        self, nursery: trio.Nursery, settle: Callable[[Sequence[TrackMessage]], None], failed: Callable[[], None]
+        self,
+        nursery: trio.Nursery,
+        grid: DeadlineGrid | None,
+        settle: Callable[[Sequence[TrackMessage]], None],
+        failed: Callable[[], None],
     ) -> None:
         self._nursery = nursery
+        self._grid = grid
         self._settle = settle
         self._failed = failed
         self._idle: list[_Waiter] = []
@@ -89,7 +95,7 @@ class _Waiter:
         """Wait for messages, again and again. On cancellation: they are settled."""
         while self._messages:
             async with trio.open_nursery() as nursery:
-                carrier = RearmedNursery(nursery)
+                carrier = RearmedNursery(nursery, self._all._grid)
                 # A nursery that is out of time cannot be used again, also where that happened between two messages.
                 while self._messages and not nursery.cancel_scope.cancel_called:
                     await self._work(carrier)

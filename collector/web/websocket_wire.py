@@ -12,6 +12,7 @@ before the next one and before the close frame.
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
+from collector.ingest.nursery import DeadlineGrid
 from collector.web.asgi_types import Message, Receive, Scope, Send
 
 __all__ = ["EXTENSION", "AsgiWire", "Received", "Wire", "wire_of"]
@@ -31,6 +32,11 @@ class Wire(Protocol):
         """Whether `send_now` may be called: nothing waits before what it would send."""
         ...
 
+    @property
+    def grid(self) -> DeadlineGrid | None:
+        """Where the deadlines of its messages may be armed; None: nobody looks at any."""
+        ...
+
     async def receive(self) -> Sequence[Received]:
         """Wait for messages; returns all that came in one piece, in order, and nothing when the connection is gone.
 
@@ -38,15 +44,15 @@ class Wire(Protocol):
         """
         ...
 
-    def send_now(self, payloads: Sequence[bytes], *, text: bool) -> None:
-        """Take over these messages; they are sent without waiting, as far as that is possible. See `ready`.
+    def send_now(self, payloads: Sequence[bytes], *, text: bool) -> bool:
+        """Send these messages without waiting; False: not all of it could be sent, `send` is to follow. See `ready`.
 
         Never raises for a connection that is gone: `receive` says so.
         """
         ...
 
     async def send(self, payloads: Sequence[bytes], *, text: bool) -> None:
-        """Send these messages, one at least, behind what is being sent; returns when there is room for more.
+        """Send these messages, if any, behind what is being sent; returns when all of it is sent.
 
         Never raises for a connection that is gone.
 
@@ -66,6 +72,7 @@ class AsgiWire:
     """Over plain ASGI: one message a call, and the server decides how long a call takes."""
 
     ready = False
+    grid = None
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -79,11 +86,11 @@ class AsgiWire:
         text: str | None = message.get("text")
         return ((text.encode(), True),) if text is not None else ((message.get("bytes") or b"", False),)
 
-    def send_now(self, payloads: Sequence[bytes], *, text: bool) -> None:
+    def send_now(self, payloads: Sequence[bytes], *, text: bool) -> bool:
         """Never called, because this is never ``ready``."""
         raise AssertionError("plain ASGI cannot send without waiting")
 
-    async def send(self, payloads: Sequence[bytes], *, text: bool) -> None:  # noqa: ASYNC910  # there is one to send
+    async def send(self, payloads: Sequence[bytes], *, text: bool) -> None:  # noqa: ASYNC910  # who sends nothing waits next
         """As `Wire.send`."""
         for payload in payloads:
             message: Message = {"type": "websocket.send"}

@@ -22,11 +22,13 @@ from collector.deadlines import DeadlineChain
 from collector.ingest.nursery import GRID_S
 from collector.web.asgi_types import AsgiApp
 from collector.web.connections import ConnectionLimits
-from collector.web.lane.clock import LaneClock
+from collector.web.lane.clock import LOOK_S, LaneClock
 from collector.web.lane.connection import Address, Connection
 from collector.web.lane.handover import ReplayedStream
 from collector.web.lane.reactor import Reactor
 from collector.web.lane.socket_transport import SocketTransport
+from collector.web.lane.websocket import WebsocketSettings
+from collector.web.lane.websockets import Websockets
 from collector.web.listeners import refuse
 from collector.web.stock import Connection as StockConnection
 
@@ -51,6 +53,12 @@ class Lane:
         self.clock = LaneClock()
         self.reactor = Reactor() if sys.platform == "linux" else None
         self.connections: set[Connection] = set()
+        settings = WebsocketSettings(
+            message_bytes=config.limits.websocket_message_bytes,
+            ping_s=config.http.ping_s,
+            deflate=config.http.websocket_deflate,
+        )
+        self.websockets = Websockets(app, settings, self.clock.grid, look_s=LOOK_S)
         self.draining = False
         self._hypercorn: tuple[Any, Any, Any] | None = None
         """Its wrapped application, configuration and context, the same for all connections of a server."""
@@ -95,6 +103,7 @@ class Lane:
             since = connection.waiting_since
             if since <= idle_since or (since <= head_since and connection.parser.started):
                 connection.let_go()
+        self.websockets.look(now)
 
     async def drain(self) -> None:
         """From now on every answer closes its connection; idle connections are closed when nothing is in work.

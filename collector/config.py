@@ -20,7 +20,7 @@ class HttpConfig:
     """``[http]``: the listener that faces clients (usually nginx)."""
 
     bind: str = "127.0.0.1:8080"
-    server: Literal["lane", "stock"] = "stock"
+    server: Literal["lane", "stock"] = "lane"
     """Who speaks HTTP/1.1: our own lane under Hypercorn, or Hypercorn's own stack."""
     backlog: int = 1024
     """Connections that wait in the kernel to be accepted. Beyond it a connect gets no answer, and nginx says 503 after

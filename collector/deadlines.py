@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from collector.config import Config
+from collector.ingest.nursery import GRID_S
 from collector.ingest.replay import CLOSE_S as REPLAY_WAIT_S
 from collector.spool.spool import CLOSE_S as SPOOL_CLOSE_S
 
@@ -173,6 +174,14 @@ class DeadlineChain:
                 bound_name="smallest client timeout",
                 bound=SMALLEST_CLIENT_TIMEOUT_S,
                 why="every client hears an answer before it gives up; shorten deadlines.kafka_s, spool_s or answer_s",
+            ),
+            Link(
+                name="the lane's deadline grid",
+                value=GRID_S,
+                relation="<",
+                bound_name="deadlines.answer_s",
+                bound=deadlines.answer_s,
+                why="a deadline may fire so much late, and the answer still goes out within its share",
             ),
             Link(
                 name="nginx upstream keepalive_timeout",

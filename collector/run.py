@@ -45,7 +45,7 @@ from collector.spool.base import SpoolStatistics
 from collector.web.app import make_app
 from collector.web.connections import ConnectionLimits
 from collector.web.listeners import address_of, adopt_listener, open_listener
-from collector.web.server import serve_http
+from collector.web.server import serve_http, server_for
 from collector.web.services import Services
 from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 from kafka_client.config import Connector
@@ -203,7 +203,12 @@ async def _serve(
                 _server, nursery, partial(serve, shutdown=partial(lifecycle.wait_reached, Phase.DRAINING))
             )
             lifecycle.advance(Phase.SERVING)
-            log.info("ready", topic=services.config.kafka.topic, node=services.node.name)
+            log.info(
+                "ready",
+                topic=services.config.kafka.topic,
+                node=services.node.name,
+                server=server_for(services.config),
+            )
             ready()
             await leaving.stop.wait()
             delay_s, drain_s = services.config.shutdown.delay_s, services.config.shutdown.drain_s

@@ -15,7 +15,8 @@ what is done about it:
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, cast
+from importlib.metadata import version
+from typing import Literal, NoReturn, cast
 
 import hypercorn.trio
 import trio
@@ -24,19 +25,34 @@ from hypercorn.typing import ASGIFramework
 
 from collector.config import Config
 from collector.deadlines import DeadlineChain
+from collector.log import get_logger
 from collector.web.asgi_types import AsgiApp
 from collector.web.connections import ConnectionLimits
 from collector.web.lane.lane import Lane
 from collector.web.listeners import refuse_waiting, stop_listening
-from collector.web.stock import CONNECTION_ATTRIBUTE, LIMITS_ATTRIBUTE, Connection, install
+from collector.web.stock import CONNECTION_ATTRIBUTE, LIMITS_ATTRIBUTE, Connection, install, lane_fits
 
-__all__ = ["LOOK_S", "hypercorn_config", "serve_http"]
+__all__ = ["LOOK_S", "hypercorn_config", "serve_http", "server_for"]
+
+log = get_logger("server")
 
 #: After the listener has closed: for the first request of those who connected just before. Proxies send it at once.
 FIRST_REQUEST_S = 0.25
 
 #: How often the kernel's queue of connections is looked at.
 LOOK_S = 0.05
+
+
+def server_for(config: Config) -> Literal["lane", "stock"]:
+    """Which of the two serves: the configured one, or the stock server where this Hypercorn does not start the lane.
+
+    Raises:
+        RuntimeError: this Hypercorn is not the one that the stock server was written for, either.
+    """
+    install()
+    if config.http.server == "lane" and lane_fits():
+        return "lane"
+    return "stock"
 
 
 def hypercorn_config(config: Config, listener: socket.socket) -> HypercornConfig:
@@ -72,11 +88,15 @@ async def serve_http(  # noqa: ASYNC128
 
     On cancellation: connections are closed, requests in work are cancelled; never later than TCP_USER_TIMEOUT.
     """
-    install()
+    server = server_for(config)
+    if server != config.http.server:
+        log.error(
+            "this version of Hypercorn does not start the lane; the stock server serves", version=version("hypercorn")
+        )
     descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
     setattr(settings, LIMITS_ATTRIBUTE, limits)
-    lane = Lane(app, config, limits) if config.http.server == "lane" else None
+    lane = Lane(app, config, limits) if server == "lane" else None
     setattr(settings, CONNECTION_ATTRIBUTE, Connection if lane is None else lane.connect)
     # The same number, which Hypercorn closes: this object never does.
     queue = socket.socket(fileno=descriptor)

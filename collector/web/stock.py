@@ -27,6 +27,7 @@ puts functions there that look at the ``Config`` they are given, and start our c
 Hypercorns in this process are not touched.
 """
 
+import inspect
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, cast
@@ -48,7 +49,7 @@ from collector.log import get_logger
 from collector.web.connections import ConnectionLimits
 from collector.web.handle import STATE_KEY
 
-__all__ = ["CONNECTION_ATTRIBUTE", "LIMITS_ATTRIBUTE", "Connection", "install"]
+__all__ = ["CONNECTION_ATTRIBUTE", "LIMITS_ATTRIBUTE", "Connection", "install", "lane_fits"]
 
 log = get_logger("stock")
 
@@ -256,3 +257,10 @@ def install() -> None:
     vars(hypercorn_run)["TCPServer"] = _start_connection
     vars(hypercorn_http1)["WSStream"] = _make_websocket
     vars(hypercorn_http2)["WSStream"] = _make_websocket
+
+
+def lane_fits() -> bool:
+    """Whether Hypercorn starts a connection class as the lane expects: by ``TCPServer``'s name and arguments."""
+    arguments = list(inspect.signature(TCPServer.__init__).parameters)
+    starts = set(hypercorn_run.worker_serve.__code__.co_names) | set(hypercorn_run.worker_serve.__code__.co_freevars)
+    return arguments == ["self", "app", "config", "context", "state", "stream"] and "TCPServer" in starts

@@ -15,7 +15,7 @@ from collector.web.body import RequestBody, send_parked
 from collector.web.listeners import open_listener
 from collector.web.server import hypercorn_config
 
-CONFIG = Config(http=HttpConfig(bind="127.0.0.1:0", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0))
+CONFIG = Config(http=HttpConfig(bind="127.0.0.1:0", server="stock", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0))
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
 BODY = {"type": "http.response.body", "body": b"ok"}

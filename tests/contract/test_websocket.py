@@ -15,7 +15,7 @@ from collector.web.asgi_types import Receive, Scope, Send
 from collector.web.handle import handle_of
 
 CONFIG = Config(
-    http=HttpConfig(bind="127.0.0.1:0", ping_s=30.0),
+    http=HttpConfig(bind="127.0.0.1:0", server="stock", ping_s=30.0),
     limits=LimitsConfig(websocket_message_bytes=1000),
     shutdown=ShutdownConfig(drain_s=20.0),
 )

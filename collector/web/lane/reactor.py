@@ -50,12 +50,13 @@ class Reactor:
         self._watchers[descriptor] = watcher
 
     def forget(self, descriptor: int) -> None:
-        """Tell nobody any more; before the descriptor is closed."""
-        del self._watchers[descriptor]
-        self._epoll.unregister(descriptor)
+        """Tell nobody any more; before the descriptor is closed. Idempotent."""
+        if self._watchers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
 
     def close(self) -> None:
         """Close the epoll; nobody is told of anything any more."""
+        self._watchers.clear()
         self._epoll.close()
 
     async def run(self) -> NoReturn:

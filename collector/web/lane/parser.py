@@ -152,22 +152,15 @@ class RequestParser:
                         self.held = True
                         break
                     after = self._read_head(data, at)
-                    if after == at:
-                        break
-                    at = after
                 elif state == _BODY:
-                    at = self._read_body(data, at)
+                    after = self._read_body(data, at)
                 elif state == _CHUNKS:
                     after = self._read_chunks(data, at)
-                    if self._state == _CHUNKS:
-                        at = after
-                        break
-                    at = after
-                elif state == _REST:
-                    self.rest += data[at:]
-                    return
                 else:
-                    return
+                    after = self._read_rest(data, at)
+                if after == at:
+                    break
+                at = after
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -361,6 +354,12 @@ class RequestParser:
             self._chunks = None
             self._end(chunks.request)
         return after
+
+    def _read_rest(self, data: bytes, at: int) -> int:
+        """What is not HTTP/1 any more is kept; what nobody wants is not."""
+        if self._state == _REST:
+            self.rest += data[at:]
+        return len(data)
 
     def _end(self, request: Request) -> None:
         request.complete = True

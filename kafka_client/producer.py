@@ -21,6 +21,7 @@ from typing import NoReturn
 import trio
 
 from kafka_client.buffer.delivery import FOREVER_S, Delivery
+from kafka_client.buffer.encoded import Encoded
 from kafka_client.cluster.alarm import TaskAlarm
 from kafka_client.cluster.refresher import Refresher
 from kafka_client.cluster.snapshot import BrokerAddress
@@ -92,6 +93,10 @@ class Producer:
         if count == 1:
             return self._intake.one(records[0])
         return self._intake.many(records) if count else self._intake.none()
+
+    def delivery_encoded(self, encoded: Encoded) -> Delivery:
+        """As `delivery`, for a caller who encodes his records himself: see `kafka_client.buffer.encoded`."""
+        return self._intake.encoded(encoded)
 
     async def send(self, record: Record) -> Delivered:
         """Send one record and wait for its acknowledgement.

@@ -15,11 +15,11 @@ import trio
 from msgspec import Struct
 
 from collector.config import Config, DeadlinesConfig
-from collector.dialects.base import Parsed, Rejection
+from collector.dialects.base import Event, Parsed, Rejection
 from collector.ingest.bad_limit import BadLimit
 from collector.ingest.bad_record import bad_record
 from collector.ingest.ledger import Ledger
-from collector.ingest.record import RecordContext, build_records
+from collector.ingest.record import RecordContext, encode_events
 from collector.ingest.retry_memory import RetryMemory
 from collector.ingest.spooling import Rows
 from collector.ingest.verdict import Fate
@@ -27,6 +27,7 @@ from collector.ingest.ways import Ways
 from collector.ingest.work import Work
 from collector.log import get_logger
 from collector.spool.base import Stored
+from kafka_client.buffer.encoded import Encoded
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 
 __all__ = ["DeliveryLike", "Ingest", "Patience", "ProducerLike", "Until", "Work"]
@@ -65,6 +66,7 @@ class ProducerLike(Protocol):
     """What ingest uses of `kafka_client.Producer`."""
 
     def delivery(self, records: Sequence[Record]) -> DeliveryLike: ...
+    def delivery_encoded(self, encoded: Encoded) -> DeliveryLike: ...
 
 
 class Until(Struct, frozen=True, gc=False):
@@ -137,14 +139,17 @@ class Ingest:
         work.enqueue()
         return work
 
-    def records(
-        self, parsed: Parsed, context: RecordContext, start: int, stop: int, doubtful: Collection[int]
-    ) -> list[Record]:
-        """Make the records of these events, numbered in order."""
+    def number(self, events: int) -> int:
+        """The number of the first of so many events."""
         first_seq = self._seq + 1
-        events = parsed.events if start == 0 and stop >= len(parsed.events) else parsed.events[start:stop]
-        self._seq += len(events)
-        return build_records(events, parsed, context, first_seq, self._config, doubtful)
+        self._seq += events
+        return first_seq
+
+    def encode(
+        self, events: Sequence[Event], parsed: Parsed, context: RecordContext, first_seq: int, doubtful: Collection[int]
+    ) -> Encoded:
+        """Encode a run of ``parsed.events``; equal arguments give equal records."""
+        return encode_events(events, parsed, context, first_seq, self._config, doubtful)
 
     def told_late(self, fate: Fate) -> None:
         """What became of an event that was told unknown."""

@@ -22,7 +22,16 @@ from kafka_client.wire.record_batch import record_key
 
 from .check import check_partition
 
-__all__ = ["NO_ROUTE", "STICKY_BYTES", "StickyPartitioner", "route_of", "routed_partition", "routes_of_tails"]
+__all__ = [
+    "NO_ROUTE",
+    "STICKY_BYTES",
+    "StickyPartitioner",
+    "partitions_of_routes",
+    "route_of",
+    "route_of_key",
+    "routed_partition",
+    "routes_of_tails",
+]
 
 #: Neither key nor partition.
 NO_ROUTE = -1
@@ -38,7 +47,12 @@ def route_of(record: Record) -> int:
         return record.partition
     if record.key is None:
         return NO_ROUTE
-    return _HASH_BASE - key_hash(record.key)
+    return route_of_key(record.key)
+
+
+def route_of_key(key: bytes) -> int:
+    """The route of a key."""
+    return _HASH_BASE - key_hash(key)
 
 
 def routes_of_tails(tails: Sequence[bytes | None]) -> list[int]:
@@ -46,13 +60,29 @@ def routes_of_tails(tails: Sequence[bytes | None]) -> list[int]:
     routes = []
     for tail in tails:
         key = None if tail is None else record_key(tail)
-        routes.append(NO_ROUTE if key is None else _HASH_BASE - key_hash(key))
+        routes.append(NO_ROUTE if key is None else route_of_key(key))
     return routes
 
 
 def routed_partition(route: int, partitions: int) -> int:
     """The partition of a route other than `NO_ROUTE`."""
     return route if route >= 0 else (_HASH_BASE - route) % partitions
+
+
+def partitions_of_routes(routes: Sequence[int], partitions: int, sticky: int) -> dict[int, list[int]]:
+    """The positions of the routes of each partition; `NO_ROUTE` goes to ``sticky``."""
+    if max(routes) < NO_ROUTE:
+        # Keys alone, the usual case.
+        lists: list[list[int]] = [[] for _ in range(partitions)]
+        appends = [positions.append for positions in lists]
+        for position, route in enumerate(routes):
+            appends[(_HASH_BASE - route) % partitions](position)
+        return {index: positions for index, positions in enumerate(lists) if positions}
+    groups: dict[int, list[int]] = {}
+    for position, route in enumerate(routes):
+        index = sticky if route == NO_ROUTE else routed_partition(route, partitions)
+        groups.setdefault(index, []).append(position)
+    return groups
 
 
 class StickyPartitioner:

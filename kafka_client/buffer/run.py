@@ -200,8 +200,9 @@ class Part(msgspec.Struct, gc=False, eq=False):
     def piece(self, positions: Sequence[int]) -> "Part":
         """A new run of the records at these positions, not known to the delivery yet."""
         assert self.delivery is not None
-        stamps, routes = self.timestamps, self.routes
-        indices = [self.indices[j] for j in positions]
+        stamps, routes, mine = self.timestamps, self.routes, self.indices
+        # Of a whole delivery, which is the usual case, a position is the index.
+        indices = positions if isinstance(mine, range) and mine.start == 0 else [mine[j] for j in positions]
         return Part(
             self.delivery,
             indices,

@@ -20,6 +20,7 @@ import trio
 from kafka_client.buffer.bulk import Bulk
 from kafka_client.buffer.check import check_timestamp, check_topic, timestamps_of
 from kafka_client.buffer.delivery import FOREVER_S, Delivery, Single
+from kafka_client.buffer.encoded import Encoded
 from kafka_client.buffer.partitioner import NO_ROUTE, route_of
 from kafka_client.buffer.run import RECORD_COST_BYTES, Part
 from kafka_client.buffer.segment import Parcel
@@ -81,12 +82,22 @@ class Intake:
         else:
             check_timestamp(stamp)
         route = NO_ROUTE if key is None and record.partition is None else route_of(record)
-        deadline = now + self._timeout_s
-        topic = self._topics.get(record.topic)
+        single = self._one_tail(record.topic, tail, size, plain, route, stamp, now)
+        if single is None:
+            check_topic(record.topic)
+            tail = encode_record_tail(key, value, headers)
+            single = self._one_slowly(record.topic, tail, route, stamp, now + self._timeout_s)
+        return single
+
+    def _one_tail(
+        self, name: str, tail: bytes, size: int, plain: bool, route: int, stamp: int, now: float
+    ) -> Delivery | None:
+        """Queue one record; None: something stands in the way."""
+        topic = self._topics.get(name)
         if topic is None or not topic.partitions or size > self._record_max or self.closed:
-            return self._one_slowly(record, route, stamp, deadline)
+            return None
         if not self._budget.try_take(size + RECORD_COST_BYTES):
-            return self._one_slowly(record, route, stamp, deadline)
+            return None
         sticky = topic.sticky
         if route == NO_ROUTE and sticky.room > 0:
             sticky.room -= size
@@ -95,21 +106,19 @@ class Intake:
             partition = topic.partition_of(route, size)
         queue = partition.queue
         segment = queue.last
-        single = queue.put(tail, size, plain, stamp, deadline, self._tally, route >= 0)
+        single = queue.put(tail, size, plain, stamp, now + self._timeout_s, self._tally, route >= 0)
         if not partition.announced or queue.last is not segment:
             partition.enqueued_one(now)
         return single
 
-    def _one_slowly(self, record: Record, route: int, stamp: int, deadline: float) -> Delivery:
+    def _one_slowly(self, topic: str, tail: bytes, route: int, stamp: int, deadline: float) -> Delivery:
         """Where something stands in the way: it is refused, or waits for metadata or for the budget."""
-        check_topic(record.topic)
-        tail = encode_record_tail(record.key, record.value, record.headers)
         if self.closed or len(tail) > self._record_max:
             return self._refused(1, deadline, "closed" if self.closed else _TOO_LARGE)
         single = Single(deadline, self._tally, None, None, None, 0, stamp)
-        parcel = Parcel(record.topic, single, (tail,), len(tail), (route,))
+        parcel = Parcel(topic, single, (tail,), len(tail), (route,))
         if self._budget.try_take(parcel.cost):
-            self._dispatch.topic(record.topic).deal(parcel, self._clock())
+            self._dispatch.topic(topic).deal(parcel, self._clock())
         else:
             self._dispatch.stand_in_line(single, (parcel,), parcel.cost)
         return single
@@ -140,6 +149,22 @@ class Intake:
                 return self._many_plain(topic, values, sum(plain_sizes(lengths)))  # type: ignore[arg-type]
         return self._many_of_any_kind(records)
 
+    def encoded(self, encoded: Encoded) -> Delivery:
+        """Queue what its caller has encoded."""
+        now = self._clock()
+        topic, tails, routes, stamp = encoded.topic, encoded.tails, encoded.routes, encoded.timestamp_ms
+        count = len(tails)
+        if count == 1:
+            tail, route = tails[0], routes[0]
+            single = self._one_tail(topic, tail, len(tail), False, route, stamp, now)
+            return single or self._one_slowly(topic, tail, route, stamp, now + self._timeout_s)
+        if not count:
+            return self.none()
+        if self.closed:
+            return self._refused(count, now + self._timeout_s, "closed")
+        delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
+        return self._put_together(delivery, (topic,) * count, tails, routes, stamp, now)
+
     def _many_plain(self, topic: str, values: list[bytes], size: int) -> Delivery:
         """Values of one topic, none too large."""
         now = self._clock()
@@ -161,18 +186,30 @@ class Intake:
             NO_ROUTE if record.key is None and record.partition is None else route_of(record) for record in records
         ]
         stamps = timestamps_of(records, self._read_stamp(now))
-        topics = {record.topic for record in records}
-        for name in topics:
+        for name in {record.topic for record in records}:
             check_topic(name)
         if self.closed:
             return self._refused(count, now + self._timeout_s, "closed")
         delivery = Bulk(now + self._timeout_s, self._tally, None, None, count, count, [])
+        return self._put_together(delivery, [record.topic for record in records], tails, routes, stamps, now)
+
+    def _put_together(
+        self,
+        delivery: Bulk,
+        topics: Sequence[str],
+        tails: Sequence[bytes],
+        routes: Sequence[int],
+        stamps: int | list[int],
+        now: float,
+    ) -> Delivery:
+        """In one parcel, as a rule."""
+        count = len(tails)
         sizes = list(map(len, tails))
-        if len(topics) == 1 and max(sizes) <= self._record_max:
+        if max(sizes) <= self._record_max and topics.count(topics[0]) == count:
             part = Part(delivery, range(count), stamps, count)
-            parcels = [Parcel(records[0].topic, part, tails, sum(sizes), routes)]
+            parcels = [Parcel(topics[0], part, tails, sum(sizes), routes)]
         else:
-            parcels = self._sorted(delivery, records, tails, sizes, routes, stamps)
+            parcels = self._sorted(delivery, topics, tails, sizes, routes, stamps)
         delivery.parts = [parcel.run for parcel in parcels if isinstance(parcel.run, Part)]
         return self._taken_in(delivery, parcels, now) if parcels else delivery
 
@@ -192,7 +229,7 @@ class Intake:
     def _sorted(
         self,
         delivery: Bulk,
-        records: Sequence[Record],
+        topics: Sequence[str],
         tails: Sequence[bytes],
         sizes: Sequence[int],
         routes: Sequence[int],
@@ -201,9 +238,9 @@ class Intake:
         """One parcel a topic, without the records that are too large."""
         positions: dict[str, list[int]] = {}
         too_large = []
-        for index, record in enumerate(records):
+        for index, name in enumerate(topics):
             if sizes[index] <= self._record_max:
-                positions.setdefault(record.topic, []).append(index)
+                positions.setdefault(name, []).append(index)
             else:
                 too_large.append(index)
         if too_large:

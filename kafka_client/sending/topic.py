@@ -10,7 +10,7 @@ of the topic waits behind it.
 import random
 
 from kafka_client.buffer.budget import ByteBudget
-from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, routed_partition
+from kafka_client.buffer.partitioner import NO_ROUTE, StickyPartitioner, partitions_of_routes, routed_partition
 from kafka_client.buffer.queue import Undealt
 from kafka_client.buffer.run import Part
 from kafka_client.buffer.segment import Parcel
@@ -74,13 +74,7 @@ class TopicState:
             self.partitions[self._sticky(parcel.size)].enqueue(run, tails, parcel.size, parcel.plain, now)
             return
         sticky = self._sticky(parcel.size) if NO_ROUTE in routes else NO_ROUTE
-        groups: dict[int, list[int]] = {}
-        for j, route in enumerate(routes):
-            index = sticky if route == NO_ROUTE else routed_partition(route, count)
-            if index in groups:
-                groups[index].append(j)
-            else:
-                groups[index] = [j]
+        groups = partitions_of_routes(routes, count, sticky)
         explicit = max(routes) >= 0
         if not isinstance(run, Part):
             run.explicit = explicit
@@ -95,8 +89,8 @@ class TopicState:
         pieces = [(index, positions, run.piece(positions)) for index, positions in groups.items()]
         delivery.replace(run, [piece for _, _, piece in pieces])
         for index, positions, piece in pieces:
-            its_tails = [tail for j in positions if (tail := tails[j]) is not None]
-            size = sum(map(plain_size if parcel.plain else len, its_tails))
+            its_tails = [tails[j] for j in positions]
+            size = sum(map(plain_size if parcel.plain else len, its_tails))  # type: ignore[arg-type]  # no tombstones
             self.partition(index).enqueue(piece, its_tails, size, parcel.plain, now)
 
     def resize(self, count: int, *, recreated: bool) -> list[PartitionState]:

@@ -31,10 +31,10 @@ from struct import Struct
 import crc32c
 
 from kafka_client.errors import ProtocolError
-from kafka_client.outcome import Headers
 
 from .compression import CODEC_IDS, CODEC_NAMES, Codec, compress, decompress
 from .primitives import Buffer, Reader, varint_bytes
+from .record_tail import LENGTHS, LENGTHS_KEPT, NULL, encode_record_tail, length_of, record_key
 
 __all__ = [
     "BATCH_OVERHEAD_BYTES",
@@ -75,86 +75,34 @@ RECORD_OVERHEAD_MAX_BYTES = 21
 # them varints are computed. 1.5 MB in all.
 _OFFSETS_KEPT = 16 * 1024
 _DELTAS_KEPT = 8 * 1024
-_LENGTHS_KEPT = 8 * 1024
 
 _OFFSET_DELTAS = [varint_bytes(delta) for delta in range(_OFFSETS_KEPT)]
 #: With attributes and a timestamp delta of 0 before them.
 _OFFSET_DELTAS_AT_BASE = [b"\x00\x00" + encoded for encoded in _OFFSET_DELTAS]
 #: attributes (always 0) and timestamp delta
 _TIMESTAMP_DELTAS = [b"\x00" + varint_bytes(delta) for delta in range(_DELTAS_KEPT)]
-_LENGTHS = [varint_bytes(length) for length in range(_LENGTHS_KEPT)]
 #: With the end of a plain record before them.
-_LENGTHS_AFTER_PLAIN = [b"\x00" + encoded for encoded in _LENGTHS]
+_LENGTHS_AFTER_PLAIN = [b"\x00" + encoded for encoded in LENGTHS]
 
 #: The first offset deltas that take two bytes, and three.
 _SHORT_OFFSETS, _MIDDLE_OFFSETS = 64, 8 * 1024
 #: Tails up to here have their records' lengths in tables: with two bytes of attributes and timestamp delta before them,
 #: and an offset delta of one byte, of two, of three.
-_SIZES_KEPT = _LENGTHS_KEPT - RECORD_OVERHEAD_MAX_BYTES
-_LENGTHS_OF_TAILS = [_LENGTHS[2 + size :] for size in (1, 2, 3)]
+_SIZES_KEPT = LENGTHS_KEPT - RECORD_OVERHEAD_MAX_BYTES
+_LENGTHS_OF_TAILS = [LENGTHS[2 + size :] for size in (1, 2, 3)]
 
 #: A value shorter than this can stand for the tail of its record, if that has neither key nor headers.
-PLAIN_VALUES_BELOW_BYTES = _LENGTHS_KEPT
+PLAIN_VALUES_BELOW_BYTES = LENGTHS_KEPT
 
-_NULL = varint_bytes(-1)
-_NO_KEY_PREFIXES = [_NULL + encoded for encoded in _LENGTHS]
+_NO_KEY_PREFIXES = [NULL + encoded for encoded in LENGTHS]
 _PLAIN_SIZES = [len(prefix) + length + 1 for length, prefix in enumerate(_NO_KEY_PREFIXES)]
 _LENGTHS_OF_PLAIN = [
     [_LENGTHS_AFTER_PLAIN[2 + size + plain] for plain in _PLAIN_SIZES[:_SIZES_KEPT]] for size in (1, 2, 3)
 ]
-_HEADER_NAMES: dict[str, bytes] = {}
-_HEADER_NAMES_KEPT = 1024
-
 # glibc gives each block above 128 KiB pages of its own, and faulting them in takes eight times as long as filling them
 # (237 against 29 µs for a batch of 300 kB). It stops doing so up to the size of the largest such block freed so far:
 # this one, as large as the largest request (ProducerConfig.request_max_bytes). Never touched, so it costs no memory.
 bytes(4 * 1024 * 1024)
-
-
-def encode_record_tail(key: bytes | None, value: bytes | None, headers: Headers = ()) -> bytes:
-    """The part of a record that depends on nothing but itself. Headers may repeat a name and keep their order.
-
-    Raises:
-        TypeError: key, value or a header's content is no buffer of bytes, or a header's name no str.
-    """
-    if value is None:
-        value, prefix = b"", _NULL
-    else:
-        if value.__class__ is not bytes:
-            _check_bytes(value)
-        prefix = _LENGTHS[len(value)] if len(value) < _LENGTHS_KEPT else varint_bytes(len(value))
-    if key is None:
-        if not headers:
-            return b"\x01%b%b\x00" % (prefix, value)
-        key, key_prefix = b"", _NULL
-    else:
-        if key.__class__ is not bytes:
-            _check_bytes(key)
-        key_prefix = _LENGTHS[len(key)] if len(key) < _LENGTHS_KEPT else varint_bytes(len(key))
-        if not headers:
-            return b"".join((key_prefix, key, prefix, value, b"\x00"))
-    parts = [key_prefix, key, prefix, value, _length(len(headers))]
-    for name, content in headers:
-        if content is None:
-            parts += (_HEADER_NAMES.get(name) or _header_name(name), _NULL)
-        else:
-            if content.__class__ is not bytes:
-                _check_bytes(content)
-            size = len(content)
-            parts += (
-                _HEADER_NAMES.get(name) or _header_name(name),
-                _LENGTHS[size] if size < _LENGTHS_KEPT else varint_bytes(size),
-                content,
-            )
-    return b"".join(parts)
-
-
-def _check_bytes(content: object) -> None:
-    """Its length is taken for its size: items wider than a byte would make a record that no broker can read."""
-    if not isinstance(content, bytes | bytearray):
-        with memoryview(content) as view:  # type: ignore[arg-type]  # TypeError is what is asked for
-            if view.itemsize != 1 or view.ndim != 1:
-                raise TypeError(f"a buffer of bytes, not of {view.ndim} dimensions with items of {view.itemsize} bytes")
 
 
 def plain_size(value: bytes) -> int:
@@ -165,20 +113,6 @@ def plain_size(value: bytes) -> int:
 def plain_sizes(lengths: Iterable[int]) -> list[int]:
     """`plain_size` of values of these lengths."""
     return list(map(_PLAIN_SIZES.__getitem__, lengths))
-
-
-def record_key(tail: bytes) -> bytes | None:
-    """The key of an encoded record."""
-    value = shift = at = 0
-    while True:
-        byte = tail[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    size = (value >> 1) ^ -(value & 1)
-    return None if size < 0 else tail[at : at + size]
 
 
 def encode_batch(
@@ -280,9 +214,9 @@ def _lengths(columns: Sequence[Sequence[bytes]], sizes: Sequence[int], plain: bo
     for column in columns:
         totals = map(add, totals, map(len, column))
     lengths = list(totals)
-    if max(lengths) < _LENGTHS_KEPT:
-        return list(map((_LENGTHS_AFTER_PLAIN if plain else _LENGTHS).__getitem__, lengths))
-    return [_length_after_plain(length) if plain else _length(length) for length in lengths]
+    if max(lengths) < LENGTHS_KEPT:
+        return list(map((_LENGTHS_AFTER_PLAIN if plain else LENGTHS).__getitem__, lengths))
+    return [_length_after_plain(length) if plain else length_of(length) for length in lengths]
 
 
 def _timestamp_delta(delta: int) -> bytes:
@@ -291,21 +225,7 @@ def _timestamp_delta(delta: int) -> bytes:
 
 
 def _length_after_plain(length: int) -> bytes:
-    return b"\x00" + _length(length)
-
-
-def _length(length: int) -> bytes:
-    return _LENGTHS[length] if length < _LENGTHS_KEPT else varint_bytes(length)
-
-
-def _header_name(name: str) -> bytes:
-    if not isinstance(name, str):
-        raise TypeError(f"header name: a str, not {type(name).__name__}")
-    encoded = name.encode()
-    prefixed = varint_bytes(len(encoded)) + encoded
-    if len(_HEADER_NAMES) < _HEADER_NAMES_KEPT:  # programs use few names; a bound against those that make them up
-        _HEADER_NAMES[name] = prefixed
-    return prefixed
+    return b"\x00" + length_of(length)
 
 
 _COMPRESSION_MASK = 0x07

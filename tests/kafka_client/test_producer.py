@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -20,8 +21,11 @@ from kafka_client import (
     UnknownOutcomeError,
     open_producer,
 )
+from kafka_client.buffer.encoded import Encoded
+from kafka_client.buffer.partitioner import route_of
 from kafka_client.testing.messages import VERSIONS_OF_KAFKA_4_1, Api
 from kafka_client.wire.murmur2 import partition_for_key
+from kafka_client.wire.record_tail import encode_record_tail
 
 
 async def test_open_producer_returns_before_the_first_contact(autojump_clock) -> None:
@@ -83,6 +87,64 @@ async def test_delivered_is_what_all_outcomes_say_together(scenario, autojump_cl
                     seen.add((count, told))
                     faults.clear()
     assert seen == {(1, False), (1, True), (5, False), (5, True)}
+
+
+def encoded(records: Sequence[Record]) -> Encoded:
+    tails = [encode_record_tail(record.key, record.value, record.headers) for record in records]
+    return Encoded("events", 1_700_000_000_000, tails, [route_of(record) for record in records])
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_its_caller_encoded_is_as_its_records(scenario, autojump_clock, count, known) -> None:
+    async with scenario(partitions=3) as s:
+        if known:
+            await s.producer.send(Record("events", b"first", timestamp_ms=1))
+        given = [
+            Record("events", b"v%d" % n, b"k%d" % n if n % 3 else None, (("h", b"1"), ("n", None)), 1_700_000_000_000)
+            for n in range(count)
+        ]
+        mine = encoded(given)
+        assert mine.records() == given
+        with s.producer.delivery_encoded(mine) as delivery:
+            await delivery.wait()
+        for record, outcome in zip(given, delivery.outcomes, strict=True):
+            assert isinstance(outcome, Delivered)
+            partition, found = outcome.partition.partition, s.cluster.log("events", outcome.partition.partition)
+            assert record.key is None or partition == partition_for_key(record.key, 3)
+            read = found[outcome.offset]
+            assert (read.key, read.value, read.headers, read.timestamp_ms) == (
+                record.key,
+                record.value,
+                record.headers,
+                record.timestamp_ms,
+            )
+
+
+@pytest.mark.parametrize("count", [1, 4])
+async def test_what_its_caller_encoded_has_the_bounds_of_records(scenario, autojump_clock, count) -> None:
+    async with scenario(record_max_bytes=1000, batch_max_bytes=900, queue_max_bytes=2000, max_waiting_bytes=2000) as s:
+        numbers = itertools.count()
+
+        def some(size: int) -> Encoded:
+            return encoded([Record("events", b"%d" % next(numbers) * size) for _ in range(count)])
+
+        large = encoded([Record("events", b"x" * 2000), *(Record("events", b"y%d" % n) for n in range(count - 1))])
+        with s.producer.delivery_encoded(large) as delivery:
+            await delivery.wait()
+        assert delivery.outcomes[0] == NotSent("too_large: larger than record_max_bytes")
+        assert all(isinstance(outcome, Delivered) for outcome in delivery.outcomes[1:])
+        s.cluster.pause_broker(1)
+        queued = [s.producer.delivery_encoded(some(100)) for _ in range(40)]
+        assert queued[-1].outcomes == [NotSent("overloaded: max_waiting_bytes wait already")] * count
+        assert queued[0].unsettled == count
+        for delivery in queued:
+            delivery.withdraw()
+        s.cluster.resume_broker(1)
+        await s.producer.close()
+        with s.producer.delivery_encoded(some(1)) as delivery:
+            await delivery.wait()
+        assert delivery.outcomes == [NotSent("closed")] * count
 
 
 async def test_send_many_gives_outcomes_in_the_order_of_records(scenario, autojump_clock) -> None:

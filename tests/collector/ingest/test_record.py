@@ -277,3 +277,19 @@ def test_bad_record_of_backslashes_takes_no_time() -> None:
 def test_bad_record_without_a_bad_topic_is_a_bug() -> None:
     with pytest.raises(ValueError, match="bad_topic"):
         bad(b"", config=replace(Config(), kafka=KafkaConfig(bad_topic=None)))
+
+
+def test_numbers_grow_through_a_power_of_ten_and_doubtful_ones_say_so() -> None:
+    events = [event(position=position, id=f"m-{position}") for position in range(5)]
+    records = build_records(events, parsed(*events), context(node="100%"), 97, Config(), doubtful={1, 4})
+    again = ("maybe-duplicate", b"1")
+    assert [record.headers for record in records] == [
+        (
+            ("message-id", b"m-%d" % position),
+            ("node", b"100%"),
+            ("seq", b"%d" % (97 + position)),
+            *([again] if position in (1, 4) else []),
+        )
+        for position in range(5)
+    ]
+    assert [len(json.loads(record.value or b"")) for record in records] == [len(MEMBERS)] * 5

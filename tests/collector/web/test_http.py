@@ -249,13 +249,13 @@ async def test_cancelled_between_two_steps_of_making_records_nothing_is_queued(
     web, autojump_clock, monkeypatch
 ) -> None:
     with trio.CancelScope() as scope:
-        whole = web.services.ingest.records
+        whole = web.services.ingest.encode
 
-        def records(*arguments):
+        def encode(*arguments):
             scope.cancel(reason="the test")
             return whole(*arguments)
 
-        monkeypatch.setattr(web.services.ingest, "records", records)
+        monkeypatch.setattr(web.services.ingest, "encode", encode)
         await web.track_many(600)
     assert scope.cancelled_caught
     assert (web.books.refused_total, web.books.in_work) == (600, 0)

@@ -45,6 +45,24 @@ Next: TypeAlias = Callable[[], Awaitable[None]]
 LINGER_S = 1.0
 
 
+#: The value of an extension that says no more than that it is there.
+_YES: dict[str, object] = {}
+
+#: Targets that were split; those with a query are not remembered: they differ.
+_paths: dict[bytes, tuple[str, bytes, bytes]] = {}
+_MAX_PATHS = 1024
+
+
+def _split(target: bytes) -> tuple[str, bytes, bytes]:
+    """``path``, ``raw_path`` and ``query_string`` of ASGI."""
+    raw, mark, query = target.partition(b"?")
+    text = raw.decode("latin-1")
+    found = (unquote(text) if "%" in text else text), raw, query
+    if not mark and len(_paths) < _MAX_PATHS:
+        _paths[target] = found
+    return found
+
+
 class Connection:
     """One connection; it is also the application's `ConnectionHandle`."""
 
@@ -57,7 +75,6 @@ class Connection:
         "_gone",
         "_interrupted",
         "_lane",
-        "_scheme",
         "_served",
         "_server",
         "asgi_state",
@@ -70,7 +87,7 @@ class Connection:
     )
 
     def __init__(
-        self, lane: "Lane", transport: Transport, client: Address, server: Address, scheme: str, state: dict[str, Any]
+        self, lane: "Lane", transport: Transport, client: Address, server: Address, state: dict[str, Any]
     ) -> None:
         self._lane = lane
         self._app = lane.app
@@ -79,7 +96,6 @@ class Connection:
         self.parser = RequestParser(lane.config.limits, http2=lane.config.http.http2)
         self._client = client
         self._server = server
-        self._scheme = scheme
         self.asgi_state = {**state, STATE_KEY: self}
         self._carrier: RearmedNursery | None = None
         self._cycle: Cycle | None = None
@@ -258,30 +274,23 @@ class Connection:
 
     def _scope(self, request: Request) -> dict[str, Any]:
         target = request.target
-        path, _, query = target.partition(b"?")
-        text = path.decode("latin-1")
-        return {
-            "type": "http",
-            "http_version": request.http_version,
-            "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "method": request.method,
-            "scheme": self._scheme,
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": request.headers,
-            "client": self._client,
-            "server": self._server,
-            "state": self.asgi_state.copy(),
-            "extensions": self._extensions(request),
-        }
-
-    def _extensions(self, request: Request) -> dict[str, object]:
-        """What the application need not do itself."""
+        scope = self._lane.scope.copy()
+        known = _paths.get(target)
+        if known is None:
+            known = _split(target)
+        scope["method"] = request.method
+        scope["path"], scope["raw_path"], scope["query_string"] = known
+        scope["headers"] = request.headers
+        scope["client"] = self._client
+        scope["server"] = self._server
+        scope["state"] = self.asgi_state.copy()
         if request.complete:
-            return {EXTENSION: self._carrier, BOUNDED_SEND: {}, WHOLE_BODY: request.whole()}
-        return {EXTENSION: self._carrier, BOUNDED_SEND: {}}
+            scope["extensions"] = {EXTENSION: self._carrier, BOUNDED_SEND: _YES, WHOLE_BODY: request.whole()}
+        else:
+            scope["extensions"] = {EXTENSION: self._carrier, BOUNDED_SEND: _YES}
+        if request.http_version != "1.1":
+            scope["http_version"] = request.http_version
+        return scope
 
     async def _finish(self, cycle: Cycle) -> bool:
         """After the application: end the answer where it did not, read the rest of the request; True: go on."""

@@ -185,23 +185,19 @@ class Cycle:
         # A client that waits to be told to go on may send its body or not; nobody could tell which (RFC 9110, 10.1.1).
         waits = not self._continued and not request.complete
         self.keep_alive = request.keep_alive and not (head.close or endless or waits) and connection.may_go_on()
-        data = head.encode(
-            connection.clock.date,
-            framing=framing,
-            keep_alive=self.keep_alive,
-            http_1_0=request.http_version == "1.0",
-        )
+        date, http_1_0 = connection.clock.date, request.http_version == "1.0"
         if not more:
             self.stage = _ENDED
-            return data if bodiless else data + body
+            return head.encode(date, framing, b"" if bodiless else body, keep_alive=self.keep_alive, http_1_0=http_1_0)
         self.stage = _STREAMING
-        self._left = 0 if bodiless else head.length
         if bodiless:
             # The application may go on; nothing of it is written.
-            self._left = None
             self._head = None
-            return data
-        return data + self._encode_next(body, more=True)
+            body = b""
+        else:
+            self._left = head.length
+            body = self._encode_next(body, more=True)
+        return head.encode(date, framing, body, keep_alive=self.keep_alive, http_1_0=http_1_0)
 
     def _encode_next(self, body: bytes, *, more: bool) -> bytes:
         if not more:

@@ -62,6 +62,23 @@ class Lane:
         self.draining = False
         self._hypercorn: tuple[Any, Any, Any] | None = None
         """Its wrapped application, configuration and context, the same for all connections of a server."""
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "http_version": "1.1",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "method": "",
+            "scheme": "http",
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "root_path": "",
+            "headers": [],
+            "client": None,
+            "server": None,
+            "state": {},
+            "extensions": {},
+        }
+        """What the scopes of all requests have in common, and the order of their keys, as Hypercorn gives them."""
         self.max_requests = DeadlineChain.from_config(config).server_keepalive_requests
 
     def __repr__(self) -> str:
@@ -138,7 +155,7 @@ class Accepted:
             sock.close()
             return
         transport = SocketTransport(sock, lane.reactor, lane.config.http.send_timeout_s)
-        connection = Connection(lane, transport, client, server, "http", self._state)
+        connection = Connection(lane, transport, client, server, self._state)
         if not lane.limits.take(connection):
             lane.limits.refused(refuse(sock))
             return

@@ -313,7 +313,7 @@ class LaneWebsocket:
                 await self._drain()
             case "websocket.http.response.start" if not self._accepted and self._refusal is None:
                 head = AnswerHead(message["status"], message.get("headers") or ())
-                self._refusal = [head.encode(b"", framing=b"", keep_alive=False, http_1_0=False)]
+                self._refusal = [head.encode(b"", b"", b"", keep_alive=False, http_1_0=False)]
             case "websocket.http.response.body" if self._refusal is not None:
                 self._refusal.append(message.get("body") or b"")
                 if not message.get("more_body"):

@@ -92,7 +92,7 @@ async def _refuse(transport: Transport, reason: str) -> None:  # noqa: ASYNC910 
         # Source: RFC 6455 section 4.4: the version that is supported stands in the refusal.
         (b"sec-websocket-version", b"13"),
     ]
-    head = AnswerHead(400, headers).encode(b"", framing=b"", keep_alive=False, http_1_0=False)
+    head = AnswerHead(400, headers).encode(b"", b"", b"", keep_alive=False, http_1_0=False)
     try:
         await transport.send(head + body)
     except trio.BrokenResourceError:

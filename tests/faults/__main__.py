@@ -69,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.update and arguments.markdown is None:
         parser.error("--update needs --markdown")
-    bench = Bench(load_core=choose_cores().broker, quick=arguments.quick, say=_say, keep=arguments.keep)
+    bench = Bench(load_core=choose_cores().rest, quick=arguments.quick, say=_say, keep=arguments.keep)
     started = time.monotonic()
     try:
         lines = trio.run(play, bench, arguments.rows, not arguments.no_baseline)

@@ -9,7 +9,9 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-__all__ = ["parse_iso8601", "rfc3339", "rfc3339_json", "to_ms"]
+import msgspec
+
+__all__ = ["moment_json", "moment_of", "parse_iso8601", "rfc3339", "rfc3339_json", "shifted", "to_ms"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -47,6 +49,46 @@ def rfc3339_json(time_ms: int) -> bytes:
     second, ms = divmod(time_ms, 1000)
     written = _second(second)
     return b"null" if written is None else b'%b.%03dZ"' % (written, ms)
+
+
+# Clients that send no time get that of receipt, and many requests come in one millisecond.
+@lru_cache(maxsize=64)
+def moment_of(time_ms: int) -> datetime | None:
+    """Milliseconds since 1970 as a moment in UTC; None outside of the years 1 to 9999."""
+    try:
+        return EPOCH + timedelta(milliseconds=time_ms)
+    except OverflowError:
+        return None
+
+
+def shifted(moment: datetime, by_ms: int) -> datetime | None:
+    """The moment so many milliseconds later; None outside of the years 1 to 9999."""
+    try:
+        return moment + timedelta(milliseconds=by_ms)
+    except OverflowError:
+        return None
+
+
+def moment_json(moment: datetime) -> bytes:
+    """Write a moment as `rfc3339_json` would write its milliseconds; one without a zone is UTC.
+
+    msgspec writes what it read, with six digits of a second's fraction or none: 0.1 µs, where the way through a number
+    of milliseconds takes 0.5.
+    """
+    written = _written(moment)
+    if len(written) == _WITH_FRACTION:
+        return written[:24] + b'Z"'
+    if len(written) == _WITHOUT_FRACTION:
+        return written[:20] + b'.000Z"'
+    try:
+        return moment_json(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+    except OverflowError:
+        return b"null"
+
+
+_written = msgspec.json.Encoder().encode
+#: Of a moment in UTC; others have no Z, or an offset, and other lengths.
+_WITH_FRACTION, _WITHOUT_FRACTION = len('"2026-11-20T08:15:30.123456Z"'), len('"2026-11-20T08:15:30Z"')
 
 
 # The events of one request lie within few seconds: 0.1 µs remembered, 1.5 µs anew. 4096 entries hold about 500 kB.

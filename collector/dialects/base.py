@@ -11,6 +11,7 @@ What is made per request or per event is a msgspec Struct: 0.08 µs instead of 0
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -48,18 +49,19 @@ class DialectRequest(Struct, frozen=True, kw_only=True):
     """A key given beside the body (websocket: the message's ``key``, the query's, a header's); it wins over others."""
 
 
-class Event(Struct, frozen=True, kw_only=True, gc=False):
+class Event(Struct, frozen=True, gc=False):
     """One good event. ``body`` is the client's own bytes of it, unchanged.
 
     ``position`` is its index in the request; ``id`` the client's own id, or None (ingest then derives one);
-    ``identity`` what the Kafka key is made of, None where the client gave none; ``timestamp_ms`` corrected for skew.
+    ``identity`` what the Kafka key is made of, None where the client gave none; ``timestamp`` when it happened,
+    corrected for skew (without a zone: in UTC), None where that is not known.
     """
 
     position: int
     type: str
     id: str | None
     identity: str | None
-    timestamp_ms: int | None
+    timestamp: datetime | None
     body: bytes
 
 

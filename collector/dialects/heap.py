@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from msgspec import UNSET, Raw, UnsetType
 
 from collector.config import LimitsConfig
-from collector.times import to_ms
+from collector.times import moment_of
 
 from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
 from .codec import NESTING_MAX, UNGUARDED_BYTES, Codec, batch_level, codec_of, deeper_than
-from .fields import BadEvent, is_text, shown, usable_identity
+from .fields import NOBODY, BadEvent, is_text, shown, usable_identity
 from .heap_events import DECODERS, PLAIN_MAX_BYTES, REFUSED, HeapEvent, HeapShape, PlainEvent, closely
 
 __all__ = ["Heap"]
@@ -149,9 +149,17 @@ class Heap:
     ) -> Parsed:
         """Sort the events of a bulk call into the good and the bad."""
         kind, received_at_ms, make = _KINDS[call][1], request.received_at_ms, self._event
+        track, received_at = call == "track", moment_of(received_at_ms)
         events: list[Event] = []
         rejections: list[Rejection] = []
         for position, (piece, event) in enumerate(zip(slices, decoded, strict=True)):
+            # What `_event` would find of what SDKs send, without the call.
+            if track and isinstance(event, PlainEvent) and event.event and event.user_id is None:
+                identity = event.identity
+                if identity and identity not in NOBODY:
+                    moment = event.timestamp or received_at
+                    events.append(Event(position, kind, event.idempotency_key or None, identity, moment, piece))
+                    continue
             try:
                 events.append(make(call, kind, position, piece, event, codec, received_at_ms))
             except BadEvent as bad:
@@ -203,7 +211,7 @@ class Heap:
             type=kind,
             id=event.idempotency_key or None,
             identity=usable_identity(identity),
-            timestamp_ms=received_at_ms if event.timestamp is None else to_ms(event.timestamp),
+            timestamp=event.timestamp or moment_of(received_at_ms),
             body=body,
         )
 

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from collector.config import LimitsConfig
-from collector.times import to_ms
+from collector.times import shifted, to_ms
 
 from .base import Answer, ClientFault, DialectRequest, Encoding, Event, Keyring, Parsed, Rejection, Route
 from .codec import NESTING_MAX, Codec, batch_level, codec_of, deeper_than
@@ -268,21 +268,13 @@ def _event(
         needed = "userId" if kind == "alias" else "userId or anonymousId"
         raise BadEvent("missing_field", f"{needed} is needed")
     moment = event.original_timestamp or event.timestamp
-    timestamp_ms = None
     if moment is not None:
-        timestamp_ms = to_ms(moment)
         if sent_at_ms is None and event.sent_at is not None:
             sent_at_ms = to_ms(event.sent_at)
         if sent_at_ms is not None:
-            timestamp_ms += received_at_ms - sent_at_ms
-    return Event(
-        position=position,
-        type=kind,
-        id=event.message_id or None,
-        identity=user_id if user_id and user_id not in NOBODY else usable_identity(anonymous_id),
-        timestamp_ms=timestamp_ms,
-        body=body,
-    )
+            moment = shifted(moment, received_at_ms - sent_at_ms)
+    identity = user_id if user_id and user_id not in NOBODY else usable_identity(anonymous_id)
+    return Event(position, kind, event.message_id or None, identity, moment, body)
 
 
 def _check_kind(kind: str, event: SegmentEvent) -> None:

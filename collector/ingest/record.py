@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from collector.config import Config
 from collector.dialects.base import Event, Parsed
-from collector.times import rfc3339_json
+from collector.times import moment_json, rfc3339_json
 from kafka_client.buffer.encoded import NO_KEY, Encoded, keyed
 from kafka_client.outcome import Record
 from kafka_client.wire.record_tail import LENGTHS, LENGTHS_KEPT, length_of, sized
@@ -139,7 +139,7 @@ def encode_events(
         head = heads.get(event.type)
         if head is None:
             head = heads[event.type] = before_type + _quote(event.type) + before_time
-        when = b"null" if event.timestamp_ms is None else rfc3339_json(event.timestamp_ms)
+        when = b"null" if event.timestamp is None else moment_json(event.timestamp)
         body = event.body if json else _quote(event.body)
         size = around_bytes + len(quoted) + len(head) + len(when) + len(body)
         key, route = NO_KEY if event.identity is None else keyed(before_identity + event.identity)

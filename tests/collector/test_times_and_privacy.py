@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.privacy import kept_address
-from collector.times import parse_iso8601, rfc3339, to_ms
+from collector.times import moment_json, moment_of, parse_iso8601, rfc3339, rfc3339_json, shifted, to_ms
 
 
 @given(st.integers(-62135596800000, 253402300799999))
@@ -24,6 +24,24 @@ def test_written_time_is_read_back(ms: int) -> None:
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_milliseconds_are_rounded_down(moment: datetime) -> None:
     assert rfc3339(to_ms(moment)) == moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@given(st.datetimes(timezones=st.none() | st.timezones() | st.just(UTC)))
+def test_moment_is_written_as_its_milliseconds(moment: datetime) -> None:
+    assert moment_json(moment) == rfc3339_json(to_ms(moment))
+
+
+@given(st.integers(-62135596800000, 253402300799999))
+def test_moment_of_milliseconds_has_them(ms: int) -> None:
+    moment = moment_of(ms)
+    assert moment is not None
+    assert to_ms(moment) == ms
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.integers(-(10**15), 10**15))
+def test_moment_is_shifted_by_milliseconds_or_lost(moment: datetime, by_ms: int) -> None:
+    later = shifted(moment, by_ms)
+    assert rfc3339_json(to_ms(moment) + by_ms) == (b"null" if later is None else moment_json(later))
 
 
 @pytest.mark.parametrize("ms", [-62135596800001, 253402300800000, 10**30, -(10**30)])

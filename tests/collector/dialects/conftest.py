@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from collector.config import AppKeys, KeysConfig, LimitsConfig
-from collector.dialects import Dialect, DialectRequest, Parsed, make_dialects
+from collector.dialects import Dialect, DialectRequest, Event, Parsed, make_dialects
 from collector.keys import ConfiguredKeys
+from collector.times import to_ms
 
 RECEIVED_AT_MS = 1_800_000_000_123
 
@@ -59,3 +60,7 @@ def heap() -> Call:
 def segment() -> Call:
     """``segment(path, body, …)``, as `heap`. The only write key is "w"."""
     return caller("segment")
+
+
+def ms_of(event: Event) -> int | None:
+    return None if event.timestamp is None else to_ms(event.timestamp)

@@ -18,7 +18,7 @@ def call(
             type=changes.get("type", "track"),
             id=None,
             identity=identity,
-            timestamp_ms=None,
+            timestamp=None,
             body=b"{}",
         )
         for number in range(events)

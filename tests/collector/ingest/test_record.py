@@ -14,6 +14,7 @@ from collector.config import Config, KafkaConfig, KeysConfig
 from collector.dialects import Event, Parsed, Rejection
 from collector.ingest.bad_record import ORIGINAL_MAX_BYTES, bad_record
 from collector.ingest.record import Client, RecordContext, build_record, build_records, new_node
+from collector.times import moment_of
 
 RECEIVED_AT_MS = 1_800_000_000_123
 MEMBERS = [
@@ -34,7 +35,7 @@ def context(client: Client | None = None, **changes: Any) -> RecordContext:
 
 
 def event(**changes: Any) -> Event:
-    given = {"position": 0, "type": "track", "id": "m-1", "identity": "alice", "timestamp_ms": None, "body": b"{}"}
+    given = {"position": 0, "type": "track", "id": "m-1", "identity": "alice", "timestamp": None, "body": b"{}"}
     return Event(**{**given, **changes})
 
 
@@ -43,7 +44,7 @@ def parsed(*events: Event, **changes: Any) -> Parsed:
 
 
 def test_value_has_every_member_in_order() -> None:
-    one = event(timestamp_ms=RECEIVED_AT_MS - 5, body=b'{ "b":1, "a":2 }')
+    one = event(timestamp=moment_of(RECEIVED_AT_MS - 5), body=b'{ "b":1, "a":2 }')
     whole = parsed(one, sent_at_ms=RECEIVED_AT_MS - 1500, batch=b'{"context":{}}')
     seen = context(Client(ip="192.0.2.0", user_agent='curl/8 "x"', bot=False, dnt=True))
     record = build_record(one, whole, seen, 7, Config())
@@ -144,7 +145,7 @@ def test_records_are_numbered_in_order_and_repeats_are_marked() -> None:
 
 def test_time_beyond_the_calendar_is_null() -> None:
     for ms in (-(10**17), 10**17):
-        record = build_record(event(timestamp_ms=ms), parsed(event(), sent_at_ms=ms), context(), 1, Config())
+        record = build_record(event(timestamp=moment_of(ms)), parsed(event(), sent_at_ms=ms), context(), 1, Config())
         value = json.loads(record.value or b"")
         assert value["timestamp"] is None
         assert value["sent_at"] is None

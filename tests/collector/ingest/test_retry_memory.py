@@ -16,7 +16,7 @@ DELIVERED, SPOOLED, REJECTED, NOT_SENT, UNKNOWN = Status
 
 
 def event(position: int, id_: str | None, body: bytes = b"{}", type_: str = "track") -> Event:
-    return Event(position=position, type=type_, id=id_, identity=None, timestamp_ms=None, body=body)
+    return Event(position=position, type=type_, id=id_, identity=None, timestamp=None, body=body)
 
 
 def request(*ids: str | None, body: bytes = b"{}", app: str = "shop", accept_only: bool = False) -> Parsed:

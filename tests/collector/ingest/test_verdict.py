@@ -17,7 +17,7 @@ GOOD = Delivered(TopicPartition("events", 0), 1, 0, 1)
 
 
 def event(position: int) -> Event:
-    return Event(position=position, type="track", id=None, identity=None, timestamp_ms=None, body=b"{}")
+    return Event(position=position, type="track", id=None, identity=None, timestamp=None, body=b"{}")
 
 
 def parsed(good: int, bad: int = 0, **members: object) -> Parsed:

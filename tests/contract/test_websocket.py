@@ -192,7 +192,8 @@ async def test_early_frames_stock_never_tells_the_application(stock) -> None:
         assert not application.disconnected.is_set(), "Hypercorn tells it now: is Websocket.handle still needed?"
 
 
-async def test_early_frames_ours_tells_the_application(ours) -> None:
+@pytest.mark.parametrize("ours", ["stock"], indirect=True)
+async def test_early_frames_ours_on_hypercorns_stack_tells_the_application(ours) -> None:
     application = Application(accept_after_s=0.2)
     async with ours(application, CONFIG) as server:
         async with await server.connect() as client:
@@ -200,6 +201,21 @@ async def test_early_frames_ours_tells_the_application(ours) -> None:
             with trio.fail_after(2):
                 assert b" 400 " in await client.receive_some()
                 await application.disconnected.wait()
+        assert await server.wait_left(0, 1.0)
+
+
+@pytest.mark.parametrize("ours", ["lane"], indirect=True)
+async def test_early_frames_the_lane_keeps_for_the_application(ours) -> None:
+    application = Application(accept_after_s=0.2)
+    async with ours(application, CONFIG) as server:
+        async with await server.connect() as client:
+            await client.send_all(UPGRADE % b"" + frame(b"early"))
+            assert b" 101 " in await client.receive_some()
+            await client.send_all(frame(b"in time"))
+            with trio.fail_after(2):  # noqa: ASYNC912  # the loop waits
+                while len(application.received) < 2:  # noqa: ASYNC110  # the application has no event for it
+                    await trio.sleep(0.01)
+        assert [message["text"] for message in application.received[:2]] == ["early", "in time"]
         assert await server.wait_left(0, 1.0)
 
 

@@ -127,12 +127,13 @@ def stock() -> Serve:
     return serve
 
 
-@pytest.fixture
-def ours() -> Serve:
-    """``async with ours(app, config) as server``: the same Hypercorn as `collector.web.stock` runs it."""
+@pytest.fixture(params=["lane", "stock"])
+def ours(request: pytest.FixtureRequest) -> Serve:
+    """``async with ours(app, config) as server``: the same Hypercorn as `collector.web.server` runs it, both ways."""
 
     @asynccontextmanager
     async def serve(app: AsgiApp, config: Config) -> AsyncIterator[Server]:
+        config = replace(config, http=replace(config.http, server=request.param))
         listener = await open_listener(config.http)
         port = listener.getsockname()[1]
         limits = ConnectionLimits(config.limits.connections)

@@ -12,10 +12,14 @@ import trio
 from collector.config import Config, HttpConfig, LimitsConfig, ShutdownConfig
 from collector.web.asgi_types import Receive, Scope, Send
 from collector.web.body import RequestBody, send_parked
+from collector.web.lane import connection as connection_module
+from collector.web.lane.cycle import Cycle
 from collector.web.listeners import open_listener
 from collector.web.server import hypercorn_config
 
-CONFIG = Config(http=HttpConfig(bind="127.0.0.1:0", server="stock", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0))
+CONFIG = Config(
+    http=HttpConfig(bind="127.0.0.1:0", server="stock", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0)
+)
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
 BODY = {"type": "http.response.body", "body": b"ok"}
@@ -183,6 +187,7 @@ async def test_read_timeout_ours_is_unset_and_a_late_request_is_answered(ours) -
             assert b"200" in await answer(client)
 
 
+@pytest.mark.parametrize("ours", ["stock"], indirect=True)
 async def test_half_a_head_is_bounded_by_the_idle_timeout(ours) -> None:
     config = replace(CONFIG, http=replace(CONFIG.http, idle_timeout_s=0.3))
     async with ours(reading, config) as server:
@@ -307,7 +312,13 @@ def _break_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("a bug in the server")
         await whole(self, request)
 
+    def broken_lane(connection, request):
+        if request.target == b"/broken":
+            raise RuntimeError("a bug in the server")
+        return Cycle(connection, request)
+
     monkeypatch.setattr(H11Protocol, "_create_stream", broken)
+    monkeypatch.setattr(connection_module, "Cycle", broken_lane)
 
 
 async def test_connections_beyond_the_bound_are_turned_away(ours) -> None:
@@ -318,7 +329,9 @@ async def test_connections_beyond_the_bound_are_turned_away(ours) -> None:
             assert b"200" in await answer(first)
             async with await server.connect() as second:
                 with trio.fail_after(1):
-                    assert await second.receive_some() == b""
+                    # With a 503 or without a word: see test_differences.
+                    while await second.receive_some():
+                        pass
             await first.send_all(GET)
             assert b"200" in await answer(first)
         assert await server.wait_left(0, 1.0)

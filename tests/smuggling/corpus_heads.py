@@ -84,7 +84,7 @@ REQUEST_LINES = [
     line(b"GET http://a/b?c HTTP/1.1\r\n", "an absolute target", 0, Read("GET", b"http://a/b?c")),
     line(b"GET HTTP://a:80 HTTP/1.1\r\n", "an absolute target without a path", 0, Read("GET", b"HTTP://a:80")),
     line(b"GET http://a?b/c HTTP/1.1\r\n", "an absolute target with a query alone", 0, Read("GET", b"http://a?b/c")),
-    line(b"GET http://a#b HTTP/1.1\r\n", "an absolute target with a fragment", 0, Read("GET", b"http://a#b")),
+    line(b"GET http://a#b HTTP/1.1\r\n", "an absolute target with a fragment behind the host"),
     line(b"GET /a#b HTTP/1.1\r\n", "a path with a fragment", 0, Read("GET", b"/a#b")),
     line(b"GET https://[::1]:8/ HTTP/1.1\r\n", "an absolute target with an address", 0, Read("GET", b"https://[::1]:8/")),
     line(b"GET http:///b HTTP/1.1\r\n", "an absolute target without a host"),

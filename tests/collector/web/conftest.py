@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -206,11 +207,12 @@ async def web() -> AsyncIterator[Web]:
 
 
 @asynccontextmanager
-async def listening(web: Web) -> AsyncIterator[tuple[str, int]]:
-    """The stock server around a room, on a real port; left without a delay."""
-    listener = await open_listener(web.services.config.http)
+async def listening(web: Web, *, server: str = "lane") -> AsyncIterator[tuple[str, int]]:
+    """A server around a room, on a real port; left without a delay."""
+    config = replace(web.services.config, http=replace(web.services.config.http, server=server))
+    listener = await open_listener(config.http)
     host, _, port = address_of(listener).rpartition(":")
-    limits = ConnectionLimits(web.services.config.limits.connections)
+    limits = ConnectionLimits(config.limits.connections)
     lifecycle = web.services.lifecycle
 
     async def draining() -> None:
@@ -219,17 +221,23 @@ async def listening(web: Web) -> AsyncIterator[tuple[str, int]]:
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: trio.TaskStatus[list[str]]) -> None:  # noqa: ASYNC128  # what it serves reports
-            await serve_http(web.app, web.services.config, listener, limits, shutdown=draining, task_status=task_status)
+            await serve_http(web.app, config, listener, limits, shutdown=draining, task_status=task_status)
 
         await nursery.start(serve)
         yield host, int(port)
         lifecycle.advance(Phase.DRAINING)
 
 
+@pytest.fixture(params=["lane", "stock"])
+def server(request: pytest.FixtureRequest) -> str:
+    """``[http] server``: what goes over a socket is tested on both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def serve() -> Callable[[Web], Any]:
+def serve(server: str) -> Callable[[Web], Any]:
     """``async with serve(web) as (host, port)``."""
-    return listening
+    return partial(listening, server=server)
 
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]

@@ -90,8 +90,17 @@ class Exchange:
         On cancellation: what was enqueued and not sealed is withdrawn, the ledger has its verdict, nobody is answered.
         """
         answer: Answer | None
+        head = self._head
+        match = self._services.routes.find(head.method, head.path)
         try:
-            answer = await self._decide()
+            try:
+                if match is None or match.route is None:
+                    answer = await self._beside(match)
+                else:
+                    self._match = match
+                    answer = await self._track(match)
+            except (ClientGone, BodyTooSlow, ClientFault, Shed) as stopped:
+                answer = await self._stopped(stopped)
         except Exception:  # the rim of one request: a bug in it is one logged error and one 503, and nobody else's
             log.exception("a request failed", request_id=self._head.request_id, api=self._api)
             self._services.monitor.error("request")
@@ -103,18 +112,6 @@ class Exchange:
     @property
     def _api(self) -> str:
         return "none" if self._match is None else self._match.dialect.name
-
-    async def _decide(self) -> Answer | None:
-        """Return what the client is to hear; None: it has hung up."""
-        head, services = self._head, self._services
-        match = services.routes.find(head.method, head.path)
-        if match is None or match.route is None:
-            return await self._beside(match)
-        self._match = match
-        try:
-            return await self._track(match)
-        except (ClientGone, BodyTooSlow, ClientFault, Shed) as stopped:
-            return await self._stopped(stopped)
 
     async def _beside(self, match: Match | None) -> Answer:
         """What is no dialect's route: preflights, the few pages, and what is not here."""
@@ -134,7 +131,7 @@ class Exchange:
         return match.dialect.refused(None, fault)
 
     async def _stopped(self, why: ClientGone | BodyTooSlow | ClientFault | Shed) -> Answer | None:
-        """What ends here was not enqueued."""
+        """What ends here was not enqueued; None: the client has hung up."""
         services, match = self._services, self._match
         assert match is not None
         if self._complete_at >= 0:

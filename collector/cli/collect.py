@@ -12,6 +12,7 @@ import trio
 
 from collector.config import Config
 from collector.deadlines import DeadlineChain
+from collector.garbage import spare_the_collector
 from collector.log import get_logger
 from collector.topic_check import check_topics
 
@@ -46,6 +47,7 @@ async def collect(
         return (await run(config, stop=stop, task_status=task_status)).code
 
     def ready(started: "Started") -> None:
+        spare_the_collector()
         log.info("listening", http=started.http, ws=started.ws, admin=started.admin)
         task_status.started(started)
 

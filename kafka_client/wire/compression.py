@@ -42,7 +42,11 @@ CODEC_NAMES: Mapping[int, Codec] = MappingProxyType({number: name for name, numb
 _ZLIB_GZIP = 31  # windowBits: 32 KiB window, gzip header and trailer
 # gzip level 1: 507 MB/s against 137 MB/s of level 6 on JSON, ratio 5.3. zstd level 1: 992 MB/s, ratio 7.
 _GZIP_LEVEL = 1
-_ZSTD_LEVEL = 1
+# zstd level 1 with tables that stay in the processor's nearest cache: on batches of 650-byte JSON records 0.46 against
+# 0.64 µs a record, and ratio 11.4 against 11.2; on other JSON, and on text, the same within 5 %.
+_ZSTD_PARAMETERS = zstandard.ZstdCompressionParameters.from_level(
+    1, strategy=zstandard.STRATEGY_FAST, window_log=17, hash_log=12, min_match=5, target_length=0
+)
 
 _LZ4_MAGIC = b"\x04\x22\x4d\x18"
 # FLG: version 1, independent blocks, no checksums (the batch has its CRC). BD: blocks of 64 KiB. Then the header's
@@ -113,7 +117,7 @@ def _compress_zstd(data: bytes) -> bytes:
     try:
         compressor: zstandard.ZstdCompressor = _CONTEXTS.compressor
     except AttributeError:
-        compressor = _CONTEXTS.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
+        compressor = _CONTEXTS.compressor = zstandard.ZstdCompressor(compression_params=_ZSTD_PARAMETERS)
     return compressor.compress(data)
 
 

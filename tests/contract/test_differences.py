@@ -10,7 +10,7 @@ a head that is refused                  its status, a sentence, close       400 
 what h11 makes good (`LENIENT`)         refused, as RFC 9112 allows         taken
 limits on heads (`LIMITED`)             414, 431: ``[limits]``              16 KiB a read, else none; 400
 a head that stops                       408 after ``head_timeout_s``        closed after ``idle_timeout_s``
-a broken body, once it is read          its status, whatever is answered    400 where nothing was answered yet
+a broken body                           its status, a sentence, close       400, empty; extensions are taken
 CONNECT                                 501, close                          given to the application
 an HTTP/2 preface, ``Upgrade: h2c``     505; a request (unless `http2`)     HTTP/2
 HTTP/1.0 with keep-alive                stays open                          closed
@@ -128,6 +128,34 @@ async def test_head_that_stops_lane_is_told_408(ours) -> None:
 
     assert status == 408
     assert b"\r\nconnection: close" in head
+
+
+BROKEN_BODIES = [
+    ("a size that is none", CHUNKED + b"5\r\nhello\r\nzz\r\n", 400),
+    ("an extension", CHUNKED + b"5;a=b\r\nhello\r\n0\r\n\r\n", 400),
+    ("a bare LF", CHUNKED + b"5\nhello\r\n0\r\n\r\n", 400),
+    ("many trailers", CHUNKED + b"0\r\n" + b"A: x\r\n" * 200 + b"\r\n", 431),
+]
+
+
+@LANE
+@pytest.mark.parametrize(("name", "raw", "status"), BROKEN_BODIES, ids=ids)
+async def test_broken_body_lane_is_refused_whatever_the_application_says(
+    ours, name: str, raw: bytes, status: int
+) -> None:
+    async with ours(reading, CONFIG) as server:
+        got, head, body = await exchange(server, raw)
+        assert await server.wait_left(0, 1.0)
+
+    assert got == status, name
+    assert b"\r\nconnection: close" in head
+    assert b"ok" not in body
+
+
+@STOCK
+async def test_broken_body_stock_takes_extensions_and_refuses_sizes(ours) -> None:
+    async with ours(reading, CONFIG) as server:
+        assert [await first_status(server, raw) for _, raw, _ in BROKEN_BODIES[:2]] == [400, 200]
 
 
 @LANE

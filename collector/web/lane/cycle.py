@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from collector.web.asgi_types import Message
-from collector.web.lane.answer import AnswerHead
-from collector.web.lane.request import Request
+from collector.web.lane.answer import AnswerHead, plain_answer
+from collector.web.lane.request import Refusal, Request
 
 if TYPE_CHECKING:
     from collector.web.lane.connection import Connection
@@ -170,6 +170,8 @@ class Cycle:
     def _encode_first(self, body: bytes, *, more: bool) -> bytes:
         head, request, connection = self._head, self.request, self._connection
         assert head is not None
+        if not request.complete and connection.parser.refusal is not None:
+            return self._encode_refusal(connection.parser.refusal, more=more)
         framing = b""
         bodiless = head.bodiless or request.method == "HEAD"
         if head.length is None and not head.bodiless:
@@ -198,6 +200,13 @@ class Cycle:
             self._left = head.length
             body = self._encode_next(body, more=True)
         return head.encode(date, framing, body, keep_alive=self.keep_alive, http_1_0=http_1_0)
+
+    def _encode_refusal(self, refusal: Refusal, *, more: bool) -> bytes:
+        """The body has proved broken: nobody is told that it was taken, whatever the application says of it."""
+        self._head = None
+        self.keep_alive = False
+        self.stage = _STREAMING if more else _ENDED
+        return plain_answer(refusal.status, refusal.reason, self._connection.clock.date)
 
     def _encode_next(self, body: bytes, *, more: bool) -> bytes:
         if not more:

@@ -10,7 +10,7 @@ What Heap leaves open, decided here: an optional member that is null counts as a
 number or a string, or an array of them, and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -38,13 +38,15 @@ IDENTIFY = Route(method="POST", path="/api/v1/identify", kind="identify")
 LEGACY_IDENTIFY = Route(method="POST", path="/api/identify", kind="legacy_identify")
 
 #: kind -> (name of the bulk array, type in the record).
-_KINDS: dict[str, tuple[str | None, str]] = {
+_KINDS: Mapping[str, tuple[str | None, str]] = {
     "track": ("events", "track"),
     "add_user_properties": ("users", "add_user_properties"),
     "add_account_properties": ("accounts", "add_account_properties"),
     "identify": (None, "identify"),
     "legacy_identify": (None, "identify"),
 }
+
+_ARRAY_NAMES = {name: name.encode() for name, _ in _KINDS.values() if name is not None}
 
 
 class Heap:
@@ -63,7 +65,7 @@ class Heap:
         body = codec.checked(request.body)
         array = _KINDS[route.kind][0]
         # A larger body may be made of more slices than there is memory for: the long way counts first.
-        if array is not None and len(body) <= UNGUARDED_BYTES and body.find(array.encode(), 0, HEAD_BYTES) >= 0:
+        if array is not None and len(body) <= UNGUARDED_BYTES and body.find(_ARRAY_NAMES[array], 0, HEAD_BYTES) >= 0:
             parsed = self._plain_bulk(route, request, codec, body, array, keys)
             if parsed is not None:
                 return parsed
@@ -73,6 +75,9 @@ class Heap:
             except REFUSED:
                 pass
             else:
+                if route is TRACK and (usual := _usual(plain, request.received_at_ms, body)) is not None:
+                    app = _app_of(request, keys, plain.app_id)
+                    return Parsed(api="heap", app=app, events=(usual,), encoding=codec.encoding, single=True)
                 return self._single(route, request, codec, body, _app_of(request, keys, plain.app_id), plain)
         try:
             call = DECODERS[request.encoding].call(body)
@@ -239,6 +244,15 @@ class Heap:
 
     def unavailable(self, route: Route | None, message: str) -> Answer:
         return Answer(status=503, body=f"{message}\n".encode(errors="replace"))
+
+
+def _usual(event: PlainEvent, received_at_ms: int, body: bytes) -> Event | None:
+    """What `Heap._event` would make of what SDKs send to track; None where it has to look."""
+    identity = event.identity
+    if not event.event or event.user_id is not None or not identity or identity in NOBODY:
+        return None
+    moment = event.timestamp or moment_of(received_at_ms)
+    return Event(0, "track", event.idempotency_key or None, identity, moment, body)
 
 
 _ACCEPTED = Answer(status=200, body=b"{}", content_type="application/json")

@@ -90,6 +90,9 @@ class RetryMemory:
         self._generation_entries = config.max_bytes // (2 * REMEMBERED_EVENT_BYTES)
         self._salt = secrets.token_bytes(16)
         self._prefix = self._salt.hex()
+        # Of the last single event.
+        self._source = ("", "", "")
+        self._source_prefix = ""
         self._young: dict[int, int] = {}
         self._old: dict[int, int] = {}
         # When the first entry of each was written, or earlier.
@@ -142,7 +145,10 @@ class RetryMemory:
         self._lookups += 1
         if self._clock() >= self._aging_at or len(self._young) >= self._generation_entries:
             self._make_room(1)
-        key = hash(f"{self._prefix}{parsed.api}:{parsed.app}:{event.type}:{event.id}") & _WORD
+        source = (parsed.api, parsed.app, event.type)
+        if source != self._source:
+            self._source, self._source_prefix = source, f"{self._prefix}{parsed.api}:{parsed.app}:{event.type}:"
+        key = hash(self._source_prefix + event.id) & _WORD
         body = hash(self._salt + event.body) & _BODY
         if key in self._young or key in self._old:
             return self._claim_each(parsed, (key,), (body,))

@@ -16,7 +16,7 @@ import ctypes
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import trio
@@ -48,6 +48,8 @@ class SlotSockets:
         self._config = config
         self._sockets = [first]
         self._among: tuple[int, ...] | None = None
+        self._closing = 0
+        """How many of the last ones take nobody any more."""
 
     def __repr__(self) -> str:
         return f"<SlotSockets {self.address} × {len(self._sockets)}>"
@@ -69,9 +71,11 @@ class SlotSockets:
         while len(self._sockets) < count:
             self._sockets.append(await _open(self._config, self._sockets[0].getsockname()))
 
-    def spread_over(self, numbers: Sequence[int]) -> None:
+    def spread_over(self, numbers: Collection[int]) -> None:
         """Have new connections go to these slots alone; none, or all: to all, as the kernel likes."""
-        among = tuple(sorted(numbers)) if 0 < len(numbers) < len(self._sockets) else None
+        staying = range(len(self._sockets) - self._closing)
+        wanted = tuple(number for number in staying if number in numbers) or tuple(staying)
+        among = wanted if len(wanted) < len(self._sockets) else None
         if among == self._among:
             return
         first = self._sockets[0]
@@ -95,7 +99,8 @@ class SlotSockets:
     async def empty_last(self) -> None:
         """Have nobody else come to the last slot, and its worker accept who waits there. On cancellation: some wait."""
         last = len(self._sockets) - 1
-        self.spread_over(range(last))
+        self._closing = 1
+        self.spread_over(self._among or range(last))
         await trio.sleep(HANDSHAKES_S)
         queue = select.poll()
         queue.register(self._sockets[last], select.POLLIN)
@@ -108,8 +113,8 @@ class SlotSockets:
     def close_last(self) -> None:
         """Close the last slot's socket; see `empty_last`."""
         self._sockets.pop().close()
-        self._among = ()
-        self.spread_over(range(len(self._sockets)))
+        self._closing = 0
+        self.spread_over(self._among or ())
 
     def close(self) -> None:
         """Close all of them."""

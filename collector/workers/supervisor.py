@@ -289,9 +289,10 @@ async def supervise(
         sockets = await open_sockets(config.http, config.workers.processes)
         stack.callback(sockets.close)
         supervisor = Supervisor(settings, sockets, read_anew)
+        secure = "" if config.http.ssl_certfile is None else "s"
         running = Running(
-            http=f"http://{sockets.address}",
-            ws=f"ws://{sockets.address}{WEBSOCKET_PATH}",
+            http=f"http{secure}://{sockets.address}",
+            ws=f"ws{secure}://{sockets.address}{WEBSOCKET_PATH}",
             admin=address_of(admin),
         )
         code = 0

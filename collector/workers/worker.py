@@ -18,10 +18,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
+import msgspec
 import structlog
 import trio
 
 from collector.config import AdminConfig, Config, MetricsConfig
+from collector.garbage import spare_the_collector
 from collector.log import configure_logging, get_logger
 from collector.run import ExitReport, Started, run
 from collector.workers.messages import Beat, Message, Ready, Stopped, encode
@@ -52,7 +54,11 @@ def main(number: int, channel: int, listener: int) -> int:
     # Stacks go where the log goes. A hangup is the supervisor's.
     faulthandler.register(DUMP_SIGNAL, all_threads=True)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    settings = Settings.decode(sys.stdin.buffer.read())
+    try:
+        settings = Settings.decode(sys.stdin.buffer.read())
+    except msgspec.MsgspecError as error:
+        log.error("cannot start: the supervisor's configuration is not understood", worker=number, why=str(error))
+        return EXIT_CONFIGURATION
     config = replace(settings.config, admin=AdminConfig(bind=ADMIN_BIND), metrics=MetricsConfig())
     configure_logging(config.log)
     structlog.contextvars.bind_contextvars(worker=number)
@@ -91,6 +97,7 @@ class _Worker:
             async with trio.open_nursery() as serving:
                 self.started = await serving.start(partial(collect))
                 started = self.started
+                spare_the_collector()
                 assert started.admin is not None
                 self._tell(self._state())
                 self._tell(Ready(http=started.http, ws=started.ws, admin=started.admin))

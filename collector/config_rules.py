@@ -13,7 +13,15 @@ from dataclasses import fields
 from functools import partial
 from typing import TypeAlias
 
-from collector.config import REMEMBERED_EVENT_BYTES, Config, KafkaConfig, KeysConfig, LimitsConfig, NginxConfig
+from collector.config import (
+    REMEMBERED_EVENT_BYTES,
+    Config,
+    HttpConfig,
+    KafkaConfig,
+    KeysConfig,
+    LimitsConfig,
+    NginxConfig,
+)
 from kafka_client.config import split_address
 from kafka_client.errors import ConfigError
 from kafka_client.network.client_credentials import token_endpoint_host
@@ -55,6 +63,7 @@ def problems_of(config: Config) -> Iterator[Problem]:
     """Everything that is wrong with ``config``, in the order of its tables."""
     yield from _numbers(config)
     yield from _addresses(config)
+    yield from _http(config.http)
     yield from _kafka(config.kafka)
     yield from _limits(config.limits)
     yield from _spool(config)
@@ -109,6 +118,12 @@ def _addresses(config: Config) -> Iterator[Problem]:
     for origin in config.http.cors_origins:
         if not _ORIGIN.match(origin):
             yield "http.cors_origins", f'expected "*" or origins such as https://example.com, got {origin!r}'
+
+
+def _http(http: HttpConfig) -> Iterator[Problem]:
+    for name in ("ssl_keyfile", "ssl_keyfile_password"):
+        if getattr(http, name) is not None and http.ssl_certfile is None:
+            yield f"http.{name}", "needs http.ssl_certfile beside it"
 
 
 def _kafka(kafka: KafkaConfig) -> Iterator[Problem]:

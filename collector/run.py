@@ -157,9 +157,10 @@ async def _run(
             rooms = await stack.enter_async_context(open_rooms(config, monitor, connector=connector))
             services = rooms.services
             address = address_of(listener)
+            secure = "" if config.http.ssl_certfile is None else "s"
             started = Started(
-                http=f"http://{address}",
-                ws=f"ws://{address}{WEBSOCKET_PATH}",
+                http=f"http{secure}://{address}",
+                ws=f"ws{secure}://{address}{WEBSOCKET_PATH}",
                 admin=monitor.admin_address,
                 services=services,
                 counts=partial(counts, rooms),

@@ -94,7 +94,7 @@ def is_shared(listener: socket.socket) -> bool:
     return listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) != 0
 
 
-def refuse_waiting(listener: socket.socket, *, most: int) -> Iterator[int]:
+def refuse_waiting(listener: socket.socket, *, most: int, cleartext: bool = True) -> Iterator[int]:
     """Answer 503 to who is in the kernel's queue, ``most`` at most; yields how many bytes each had sent.
 
     It takes no task and no parser, 30 µs each. What a client has sent is read first: closing on unread bytes resets the
@@ -106,17 +106,21 @@ def refuse_waiting(listener: socket.socket, *, most: int) -> Iterator[int]:
             client, _address = listener.accept()
         except OSError:  # none is left; or the listener is closed, of which the server hears by itself
             return
-        yield refuse(client)
+        yield refuse(client, cleartext=cleartext)
 
 
-def refuse(client: socket.socket) -> int:
-    """Answer 503 to a client that nobody serves, and close; returns how many bytes it had sent."""
+def refuse(client: socket.socket, *, cleartext: bool = True) -> int:
+    """Answer 503 to a client that nobody serves, and close; returns how many bytes it had sent.
+
+    Who speaks TLS (not ``cleartext``) could not read an answer, and gets none.
+    """
     size = 0
     with client, suppress(OSError):  # nothing to read yet; or it is gone
         client.setblocking(False)
         with suppress(BlockingIOError):
             size = len(client.recv(_REQUEST_BYTES))
-        client.send(_busy())
+        if cleartext:
+            client.send(_busy())
     return size
 
 

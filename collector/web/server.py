@@ -31,6 +31,7 @@ from collector.web.connections import ConnectionLimits
 from collector.web.lane.lane import Lane
 from collector.web.listeners import refuse_waiting, stop_listening
 from collector.web.stock import CONNECTION_ATTRIBUTE, LIMITS_ATTRIBUTE, Connection, install, lane_fits
+from collector.web.tls import make_server_context
 
 __all__ = ["LOOK_S", "hypercorn_config", "serve_http", "server_for"]
 
@@ -93,10 +94,15 @@ async def serve_http(  # noqa: ASYNC128
         log.error(
             "this version of Hypercorn does not start the lane; the stock server serves", version=version("hypercorn")
         )
+    tls = make_server_context(config.http)
     descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
     setattr(settings, LIMITS_ATTRIBUTE, limits)
-    lane = Lane(app, config, limits) if server == "lane" else None
+    lane = Lane(app, config, limits, tls) if server == "lane" else None
+    if lane is None and tls is not None:
+        # These make it speak TLS; the context is ours.
+        settings.certfile = settings.keyfile = config.http.ssl_certfile
+        settings.create_ssl_context = lambda: tls  # type: ignore[method-assign]  # of this one object
     setattr(settings, CONNECTION_ATTRIBUTE, Connection if lane is None else lane.connect)
     # The same number, which Hypercorn closes: this object never does.
     queue = socket.socket(fileno=descriptor)
@@ -124,7 +130,7 @@ async def serve_http(  # noqa: ASYNC128
             if lane is not None:
                 nursery.start_soon(lane.run, name="server: the lane")
                 nursery.start_soon(drain, lane, name="server: the lane's idle connections")
-            nursery.start_soon(_mind_the_queue, queue, limits, name="server: the kernel's queue")
+            nursery.start_soon(_mind_the_queue, queue, limits, tls is None, name="server: the kernel's queue")
             await hypercorn.trio.serve(
                 cast("ASGIFramework", app),
                 settings,
@@ -137,11 +143,11 @@ async def serve_http(  # noqa: ASYNC128
         queue.detach()
 
 
-async def _mind_the_queue(listener: socket.socket, limits: ConnectionLimits) -> NoReturn:
+async def _mind_the_queue(listener: socket.socket, limits: ConnectionLimits, cleartext: bool) -> NoReturn:
     """While the loop is behind, refuse who waits to be accepted. On cancellation: they wait on."""
     while True:
         if limits.behind():
-            for size in refuse_waiting(listener, most=limits.bound):
+            for size in refuse_waiting(listener, most=limits.bound, cleartext=cleartext):
                 limits.turned_away_total += 1
                 limits.refused(size)
         await trio.sleep(LOOK_S)

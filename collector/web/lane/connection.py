@@ -29,6 +29,7 @@ from collector.web.lane.cycle import Cycle, Stage
 from collector.web.lane.handover import encode_request
 from collector.web.lane.parser import RequestParser
 from collector.web.lane.request import Request
+from collector.web.lane.tls_transport import TlsTransport
 from collector.web.lane.transport import Transport
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ class Connection:
         On cancellation: the connection is closed.
         """
         try:
-            await self.serve()
+            if await self._shake_hands():
+                await self.serve()
         except Exception:  # the rim of one connection: a bug in it must not end the neighbours'
             log.exception("a connection failed")
         finally:
@@ -201,8 +203,26 @@ class Connection:
             self._note_end()
             self.waiting_since = inf
 
+    async def _shake_hands(self) -> bool:
+        """Whether the client speaks what it must, in the time that it has for a head."""
+        transport = self.transport
+        if not isinstance(transport, TlsTransport):
+            return True
+        self.waiting_since = inf
+        with trio.move_on_after(self._lane.config.http.head_timeout_s):
+            try:
+                await transport.handshake()
+            except trio.BrokenResourceError as error:
+                log.debug("a client did not shake hands", reason=str(error))
+            else:
+                return True
+        return False
+
     async def serve(self) -> None:
         """All requests of the connection, with one request nursery for them until one is out of time."""
+        if isinstance(self.transport, TlsTransport) and self.transport.alpn == "h2":
+            await self._speak_http2()
+            return
         proceed = True
         while proceed:
             async with trio.open_nursery() as nursery:

@@ -10,6 +10,7 @@ is in work, and for `IDLE_DRAIN_S` at least: who was just about to send is answe
 """
 
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from math import inf
@@ -24,9 +25,11 @@ from collector.web.asgi_types import AsgiApp
 from collector.web.connections import ConnectionLimits
 from collector.web.lane.clock import LOOK_S, LaneClock
 from collector.web.lane.connection import Address, Connection
-from collector.web.lane.handover import ReplayedStream
+from collector.web.lane.handover import ReplayedStream, ReplayedTlsStream
 from collector.web.lane.reactor import Reactor
 from collector.web.lane.socket_transport import SocketTransport
+from collector.web.lane.tls_transport import TlsTransport
+from collector.web.lane.transport import Transport
 from collector.web.lane.websocket import WebsocketSettings
 from collector.web.lane.websockets import Websockets
 from collector.web.listeners import refuse
@@ -44,12 +47,16 @@ class Lane:
     Args:
         app: the application.
         limits: who counts them.
+        tls: what clients must speak.
     """
 
-    def __init__(self, app: AsgiApp, config: Config, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, app: AsgiApp, config: Config, limits: ConnectionLimits, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.app = app
         self.config = config
         self.limits = limits
+        self.tls = tls
         self.clock = LaneClock()
         self.reactor = Reactor() if sys.platform == "linux" else None
         self.connections: set[Connection] = set()
@@ -67,7 +74,7 @@ class Lane:
             "http_version": "1.1",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
             "method": "",
-            "scheme": "http",
+            "scheme": "http" if tls is None else "https",
             "path": "",
             "raw_path": b"",
             "query_string": b"",
@@ -108,7 +115,12 @@ class Lane:
         """
         assert self._hypercorn is not None
         app, config, context = self._hypercorn
-        stream = ReplayedStream(connection.transport, first)
+        transport = connection.transport
+        stream: ReplayedStream
+        if isinstance(transport, TlsTransport):
+            stream = ReplayedTlsStream(transport, first, transport.alpn)
+        else:
+            stream = ReplayedStream(transport, first)
         await StockConnection(app, config, context, connection.asgi_state, stream).serve()
 
     def _look(self, now: float) -> None:
@@ -154,10 +166,11 @@ class Accepted:
         except OSError:  # it is gone
             sock.close()
             return
-        transport = SocketTransport(sock, lane.reactor, lane.config.http.send_timeout_s)
+        plain = SocketTransport(sock, lane.reactor, lane.config.http.send_timeout_s)
+        transport: Transport = plain if lane.tls is None else TlsTransport(plain, lane.tls)
         connection = Connection(lane, transport, client, server, self._state)
         if not lane.limits.take(connection):
-            lane.limits.refused(refuse(sock))
+            refuse(sock, cleartext=lane.tls is None)
             return
         lane.connections.add(connection)
         try:

@@ -1,0 +1,88 @@
+"""How the lane ends: whoever is served is answered, whoever is idle may ask once more, nobody is reset."""
+
+import trio
+
+from collector.web.asgi_types import Receive, Scope, Send
+from collector.web.lane.lane import IDLE_DRAIN_S
+from tests.collector.web.lane.conftest import echo
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def test_idle_connection_answers_its_next_request_and_closes(lane) -> None:
+    async with lane(echo) as server:
+        client = await server.connect()
+        await client.say(GET)
+        await client.hear_answer()
+        server.stop.set()
+        await trio.sleep(0.6)  # the listener is closed, Hypercorn's own connections would be
+        await client.say(GET)
+        assert b"\r\nconnection: close\r\n" in await client.hear_answer()
+        assert await client.hear_end() == b""
+        with trio.fail_after(1.5):
+            await server.ended.wait()
+
+
+async def test_idle_connections_are_closed_in_the_end(lane) -> None:
+    async with lane(echo, drain_s=10.0) as server:
+        idle, untouched = await server.connect(), await server.connect()
+        await idle.say(GET)
+        await idle.hear_answer()
+        server.stop.set()
+        began = trio.current_time()
+        assert await idle.hear_end() == b""
+        assert await untouched.hear_end() == b""
+        assert IDLE_DRAIN_S <= trio.current_time() - began < IDLE_DRAIN_S + 1.5
+        with trio.fail_after(1):
+            await server.ended.wait()
+
+
+async def test_idle_connections_are_kept_while_somebody_is_served(lane) -> None:
+    release = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await release.wait()
+        await echo(scope, receive, send)
+
+    async with lane(app, drain_s=10.0) as server:
+        idle, slow = await server.connect(), await server.connect()
+        await idle.say(GET)
+        await idle.hear_answer()
+        await slow.say(GET.replace(b"/", b"/slow", 1))
+        await trio.sleep(0.1)
+        server.stop.set()
+        await trio.sleep(IDLE_DRAIN_S + 0.5)
+        await idle.say(GET)
+        assert b"\r\nconnection: close\r\n" in await idle.hear_answer()
+        release.set()
+        assert b"\r\nconnection: close\r\n" in await slow.hear_answer()
+        with trio.fail_after(2):
+            await server.ended.wait()
+
+
+async def test_what_is_left_when_the_time_is_over_is_cut(lane) -> None:
+    async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+        await trio.sleep_forever()
+
+    async with lane(stuck, drain_s=0.5) as server:
+        client = await server.connect()
+        await client.say(GET)
+        await trio.sleep(0.1)
+        server.stop.set()
+        assert await client.hear_end() == b""
+        with trio.fail_after(2):
+            await server.ended.wait()
+
+
+async def test_half_a_head_is_not_closed_on_while_draining(lane) -> None:
+    async with lane(echo, drain_s=10.0) as server:
+        client = await server.connect()
+        await client.say(GET[:10])
+        await trio.sleep(0.1)
+        server.stop.set()
+        await trio.sleep(IDLE_DRAIN_S + 0.5)
+        await client.say(GET[10:])
+        assert b"\r\nconnection: close\r\n" in await client.hear_answer()
+        with trio.fail_after(2):
+            await server.ended.wait()

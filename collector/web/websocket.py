@@ -143,8 +143,10 @@ class Session:
             if self._closing:
                 continue
             self._take(received)
-            self._flush()
-            await self._outbox.wait_room()
+            if not self._outbox.empty:
+                self._flush()
+                if self._outbox.crowded:
+                    await self._outbox.wait_room()
 
     # What is to be sent
 
@@ -212,6 +214,12 @@ class Session:
     def _take(self, received: Sequence[Received]) -> None:
         """Everything up to the open deliveries, without a checkpoint: messages are queued in order of arrival."""
         self._intake.begin_read()
+        if len(received) == 1:
+            ((payload, text),) = received
+            alone = self._on_frame(payload, "json" if text else "msgpack")
+            if alone is not None:
+                self._waiters.wait_for((alone,), alone.deadline)
+            return
         together: dict[float, list[TrackMessage]] = {}
         for payload, text in received:
             if self._closing:
@@ -287,24 +295,24 @@ class Session:
     def _settle(self, messages: Sequence[TrackMessage]) -> None:
         """These are not waited for any more: their answers go into the outbox."""
         monitor = self._services.monitor
-        now = trio.current_time()
+        now = self._services.clock()
         for message in messages:
             verdict = message.work.settle()
             message.reservation.close()
             self._used_bytes -= message.size_bytes
             self._messages -= 1
             monitor.stage("acknowledge", now - message.started)
-            self._answer(message.id, message.size_bytes, verdict, message.single)
+            if verdict.worst <= Status.SPOOLED:
+                self._outbox.settled(message.id, message.size_bytes, verdict.worst, now)
+                monitor.websocket_ack(verdict.worst.word)
+            else:
+                self._answer(message.id, message.size_bytes, verdict, message.single)
         if self._ending:
             self._close_if_done()
         self._flush()
 
     def _answer(self, id_: int, size: int, verdict: Verdict, single: bool) -> None:
         status, counts = verdict.worst, verdict.counts
-        if status <= Status.SPOOLED:
-            self._outbox.settled(id_, size, status)
-            self._services.monitor.websocket_ack(status.word)
-            return
         members: dict[str, object] = {"code": first_word(verdict.reason).lower(), "message": verdict.reason}
         if status is Status.REJECTED and verdict.fault is not None:
             members = {"code": verdict.fault.code, "message": verdict.fault.message}

@@ -7,7 +7,6 @@ Invariant: a message that is not made holds nothing: no reservation, no record.
 """
 
 import msgspec
-import trio
 
 from collector.dialects.base import ClientFault, Dialect, DialectRequest, Encoding, Parsed
 from collector.ingest.enqueue import Patience, Until, Work
@@ -29,7 +28,15 @@ class TrackMessage:
     __slots__ = ("deadline", "id", "reservation", "single", "size_bytes", "started", "work")
 
     def __init__(
-        self, id_: int, size_bytes: int, reservation: Reservation, work: Work, *, deadline: float, single: bool
+        self,
+        id_: int,
+        size_bytes: int,
+        reservation: Reservation,
+        work: Work,
+        *,
+        started: float,
+        deadline: float,
+        single: bool,
     ) -> None:
         self.id = id_
         self.size_bytes = size_bytes
@@ -38,7 +45,8 @@ class TrackMessage:
         self.deadline = deadline
         """On Trio's clock."""
         self.single = single
-        self.started = trio.current_time()
+        self.started = started
+        """When it was queued, on Trio's clock."""
 
     def __repr__(self) -> str:
         return f"<TrackMessage {self.id} {self.work!r}>"
@@ -55,6 +63,7 @@ class Intake:
         self._patience = Patience.of(services.config.deadlines)
         self._until: dict[int | None, Until] = {}
         self._received_at_ms = 0
+        self._parsing_since = 0.0
 
     def read_query(self) -> None:
         """Look for the key of the whole connection. Raises `ClientFault` for an absurd query."""
@@ -66,6 +75,7 @@ class Intake:
     def begin_read(self) -> None:
         """The messages that follow came together: they have one time of receipt and, by themselves, one deadline."""
         self._received_at_ms = now_ms()
+        self._parsing_since = self._services.clock()
         self._until.clear()
 
     def open(self, frame: TrackFrame, size_bytes: int, encoding: Encoding) -> TrackMessage:
@@ -91,12 +101,11 @@ class Intake:
             patience = self._patience
             if asked is not None:
                 patience = Patience.of(self._services.config.deadlines, timeout_of(asked))
-            until = self._until[asked] = patience.until(self._services.clock() - self._services.monitor.lag_s)
+            until = self._until[asked] = patience.until(self._parsing_since - self._services.monitor.lag_s)
         return until
 
     def _opened(self, frame: TrackFrame, size_bytes: int, encoding: Encoding, reservation: Reservation) -> TrackMessage:
         services, received_at_ms = self._services, self._received_at_ms
-        started = trio.current_time()
         dialect: Dialect | None = services.dialects.get(frame.api)
         if dialect is None:
             raise ClientFault("unknown_api", f"api is one of {', '.join(services.dialects)}")
@@ -123,9 +132,13 @@ class Intake:
         )
         reservation.assign(parsed.app)
         services.check_quota(parsed, received_at_ms)
-        services.monitor.stage("parse", trio.current_time() - started)
+        now = services.clock()
+        services.monitor.stage("parse", now - self._parsing_since)
+        self._parsing_since = now
         context = msgspec.structs.replace(
             self._context, received_at_ms=received_at_ms, request_id=request_id, maybe_duplicate=frame.again
         )
         work = services.ingest.open(parsed, context, until.kafka_at)
-        return TrackMessage(frame.id, size_bytes, reservation, work, deadline=until.work_at, single=parsed.single)
+        return TrackMessage(
+            frame.id, size_bytes, reservation, work, started=now, deadline=until.work_at, single=parsed.single
+        )

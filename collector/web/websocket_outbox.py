@@ -50,11 +50,14 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox upto={self._low}, {len(self._above)} above, {len(self._frames)} frames>"
 
-    def settled(self, id_: int, size_bytes: int, status: Status) -> None:
-        """A message ended well (delivered or spooled)."""
+    def settled(self, id_: int, size_bytes: int, status: Status, now: float) -> None:
+        """A message ended well (delivered or spooled), at ``now`` on Trio's clock."""
         self._credit_bytes += size_bytes
-        self._above[id_] = (status, trio.current_time())
-        self._advance()
+        if id_ == self._low + 1 and not self._above:
+            self._low = self._good_below = id_
+        else:
+            self._above[id_] = (status, now)
+            self._advance()
 
     def named(self, id_: int, size_bytes: int, status: str, members: Mapping[str, object]) -> None:
         """A message ended otherwise, and is answered by name: ``code``, ``message``, ``counts``."""
@@ -86,14 +89,25 @@ class Outbox:
             if self._above.pop(self._low) is not None:
                 self._good_below = self._low
 
+    @property
+    def empty(self) -> bool:
+        """Whether `take` has nothing to give and will have nothing by itself."""
+        return not (self._frames or self._credit_bytes or self._above)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is something to wait for in `wait_room`."""
+        return len(self._frames) > MAX_NAMED
+
     def take(self, *, everything: bool = False) -> list[ServerFrame]:
         """What is to be sent now; ``everything``: no id waits for ``upto`` any more."""
         frames, self._frames = self._frames, []
-        now = trio.current_time()
-        for id_, good in self._above.items():
-            if good is not None and (everything or now - good[1] >= NAMED_AFTER_S):
-                frames.append({"op": "ack", "id": id_, "status": good[0].word})
-                self._above[id_] = None
+        if self._above:
+            now = trio.current_time()
+            for id_, good in self._above.items():
+                if good is not None and (everything or now - good[1] >= NAMED_AFTER_S):
+                    frames.append({"op": "ack", "id": id_, "status": good[0].word})
+                    self._above[id_] = None
         if self._good_below > self._said_upto:
             self._said_upto = self._low
             frames.append({"op": "ack", "upto": self._low})
@@ -122,6 +136,6 @@ class Outbox:
 
         On cancellation: nothing has changed.
         """
-        while len(self._frames) > MAX_NAMED:
+        while self.crowded:
             self._narrow, self._room = True, trio.Event()
             await self._room.wait()

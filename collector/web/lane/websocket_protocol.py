@@ -5,7 +5,9 @@ sockets, ASGI, tasks.
 
 The parser is `websockets`' protocol core. Measured on frames of 300 bytes, one a read: 3.5 µs a message and 1.6 kB a
 connection, where wsproto takes 11 µs and 1.8 kB; an answer costs 0.3 µs here, 1.1 µs in `websockets`, 3.0 µs in
-wsproto.
+wsproto. Most messages are one whole short frame, which needs no state machine: between messages those are taken the
+short way, 0.6 µs each; everything else, and every doubt, is the library's. A test holds the two ways against each
+other.
 
 Invariants: a message is bounded before it is buffered, fragmented or not, and as it is inflated; text that is handed
 over is valid UTF-8; after the first fault nothing more is handed over, and the client is told which it was.
@@ -26,10 +28,19 @@ from websockets.headers import parse_subprotocol
 from websockets.http11 import Request as HandshakeRequest
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from collector.web.websocket_wire import Received
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # built without a compiler
+    from websockets.utils import apply_mask
+
 __all__ = ["CloseCode", "Frames", "Handshake", "HandshakeFault", "server_frame"]
+
+#: Where the parser waits for the first byte of a frame.
+_BETWEEN_FRAMES = StreamReader.at_eof.__code__
 
 _TEXT, _BINARY, _CONTINUATION, _CLOSE = Opcode.TEXT, Opcode.BINARY, Opcode.CONT, Opcode.CLOSE
 
@@ -111,11 +122,20 @@ class Frames:
         extensions: as the handshake negotiated them.
     """
 
-    __slots__ = ("_fragments", "_fragments_text", "_protocol", "close_code", "ended", "to_send")
+    __slots__ = (
+        "_fragments",
+        "_fragments_text",
+        "_max_message_bytes",
+        "_protocol",
+        "close_code",
+        "ended",
+        "to_send",
+    )
 
     def __init__(self, max_message_bytes: int, handshake: Handshake) -> None:
         self._protocol = Protocol(SERVER, state=OPEN, max_size=max_message_bytes)
         self._protocol.extensions = handshake.extensions
+        self._max_message_bytes = max_message_bytes
         self._fragments: bytearray | None = None
         self._fragments_text = False
         self.to_send: list[bytes] = []
@@ -136,9 +156,54 @@ class Frames:
 
     def receive(self, data: bytes) -> Sequence[Received]:
         """Take these bytes; returns the messages that are whole with them. Look at ``to_send`` and ``ended`` then."""
+        messages: list[Received] = []
+        if self._between_messages():
+            taken = self._take_plain(data, messages)
+            if taken == len(data):
+                return messages
+            if taken:
+                data = data[taken:]
+        self._parse(data, messages)
+        return messages
+
+    def _between_messages(self) -> bool:
+        """Whether the next byte begins a message. What is not understood here is no more than slower."""
+        protocol = self._protocol
+        waits_in = getattr(protocol.parser, "gi_yieldfrom", None)
+        return (
+            protocol.current_size is None
+            and waits_in is not None
+            and waits_in.gi_code is _BETWEEN_FRAMES
+            and not self.ended
+        )
+
+    def _take_plain(self, data: bytes, messages: list[Received]) -> int:
+        """The messages of one whole short frame at the front of these bytes; returns how many bytes they had."""
+        at, end, most = 0, len(data), self._max_message_bytes
+        while end - at >= 6:
+            head, size = data[at], data[at + 1] - 0x80
+            if (head != 0x81 and head != 0x82) or size < 0:
+                break
+            start = at + 6
+            if size == 126:
+                size = data[at + 2] << 8 | data[at + 3]
+                start = at + 8
+            stop = start + size
+            if size == 127 or stop > end or size > most:
+                break
+            payload = apply_mask(data[start:stop], data[start - 4 : start])
+            if head == 0x81 and not payload.isascii():
+                try:
+                    payload.decode()
+                except UnicodeDecodeError:
+                    break
+            messages.append((payload, head == 0x81))
+            at = stop
+        return at
+
+    def _parse(self, data: bytes, messages: list[Received]) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        messages: list[Received] = []
         for frame in protocol.events_received():
             assert isinstance(frame, Frame)
             opcode = frame.opcode
@@ -163,7 +228,6 @@ class Frames:
             sent = protocol.close_sent
             self._end(sent.code if sent is not None else CloseCode.ABNORMAL)
         self._collect()
-        return messages
 
     def _take(self, payload: bytes, text: bool, messages: list[Received]) -> bool:
         if text and not payload.isascii():

@@ -312,6 +312,59 @@ def test_header_with_a_line_break_is_not_sent() -> None:
         Handshake("GET", "/", HEADERS, False).response(None, [(b"x", b"a\r\nb: c")])
 
 
+# The short way for whole short frames, and the library's for everything
+
+
+def test_short_way_is_taken_between_messages_and_only_there() -> None:
+    received = frames()
+    assert received._between_messages(), "the parser of `websockets` waits elsewhere now"
+    for piece, between in [
+        (frame(b"whole"), True),
+        (frame(b"broken off")[:9], False),
+        (b"", False),
+        (frame(b"first", flags=0), False),
+    ]:
+        received = frames()
+        if piece:
+            received.receive(piece)
+            assert received._between_messages() is between
+    received.receive(frame(b"last", CONTINUED))
+    assert received._between_messages()
+
+
+any_payload = st.one_of(
+    st.binary(max_size=140), st.text(max_size=140).map(str.encode), st.binary(min_size=990, max_size=1010)
+)
+any_frame = st.builds(
+    frame,
+    any_payload,
+    st.sampled_from([TEXT, TEXT, TEXT, BINARY, CONTINUED, PING, PONG, CLOSE, 0x3]),
+    flags=st.sampled_from([FINAL, FINAL, FINAL, FINAL, 0, FINAL | 0x40, FINAL | 0x10]),
+    masked=st.sampled_from([True] * 9 + [False]),
+)
+
+
+class LibraryOnly(Frames):
+    """Never takes the short way."""
+
+    def _between_messages(self) -> bool:
+        return False
+
+
+@given(st.lists(any_frame, max_size=8), st.lists(st.integers(1, 400), min_size=1, max_size=8), st.booleans())
+def test_short_way_and_the_library_never_differ(sent, cuts, deflate) -> None:
+    both = frames(deflate=deflate), LibraryOnly(1000, Handshake("GET", "/", [*HEADERS, OFFER], deflate))
+    data, turn = b"".join(sent), 0
+    told: tuple[list, list] = ([], [])
+    while data:
+        piece, data = data[: cuts[turn % len(cuts)]], data[cuts[turn % len(cuts)] :]
+        turn += 1
+        for received, heard in zip(both, told, strict=True):
+            heard += received.receive(piece)
+    assert told[0] == told[1]
+    assert (both[0].ended, both[0].close_code, both[0].to_send) == (both[1].ended, both[1].close_code, both[1].to_send)
+
+
 # What we send
 
 

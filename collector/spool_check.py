@@ -42,8 +42,10 @@ def check_spool(config: Config) -> Iterator[Finding]:
         return
     there = next(place for place in (path, *path.parents) if place.exists())
     free = shutil.disk_usage(there).free
-    yield Finding(level="ok", text=f"{path}: {free // _MIB} MiB free, one file a process, each up to {_bound(config)}")
-    if free < spool.max_bytes:
+    count = config.workers.processes
+    files = f"{count} files" if count > 1 else "one file"
+    yield Finding(level="ok", text=f"{path}: {free // _MIB} MiB free, for {files} of up to {_bound(config)}")
+    if free < count * spool.max_bytes:
         text = f"less is free than spool.max_bytes: a full disk ends it before its bound ({_bound(config)}) does"
         yield Finding(level="warning", text=text)
     yield Finding(level="ok", text=MEANING)

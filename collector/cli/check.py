@@ -1,4 +1,4 @@
-"""``collector check``: would this configuration work, link by link, is nginx's place fit, and is the topic?
+"""``collector check``: would this configuration work, link by link, do processes and places fit, and is the topic fit?
 
 Owns: the printing and the exit code: 2 where something has to be mended, else 0. Refuses to know: the links
 (`collector.deadlines`), nginx's rules (`collector.nginx.check`) and the topic's (`collector.topic_check`).
@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from collector.nginx.check import check_nginx
     from collector.spool_check import check_spool
     from collector.topic_check import check_topics
+    from collector.worker_check import check_workers
 
     config = load_for_topic(arguments)
     if arguments.strict:
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     print("chain of deadlines")
     for line in chain.lines():
         print(f"  {line}")
+    print("workers")
+    _print(check_workers(config))
     print("nginx")
     broken = _print(check_nginx(config)) or bool(chain.problems())
     print("spool")

@@ -94,7 +94,8 @@ class SlotSockets:
 
     def refuse(self, number: int) -> int:
         """Answer 503 to who waits on a slot; how many they were."""
-        return sum(1 for _ in refuse_waiting(self._sockets[number], most=self._config.backlog))
+        cleartext = self._config.ssl_certfile is None
+        return sum(1 for _ in refuse_waiting(self._sockets[number], most=self._config.backlog, cleartext=cleartext))
 
     async def empty_last(self) -> None:
         """Have nobody else come to the last slot, and its worker accept who waits there. On cancellation: some wait."""

@@ -21,7 +21,7 @@ def test_place_bound_and_meaning_are_said(tmp_path: Path) -> None:
     [(place_level, place), (meaning_level, meaning)] = findings(str(tmp_path / "deep" / "spool"), max_bytes=2**20)
     assert (place_level, meaning_level) == ("ok", "ok")
     assert place.startswith(f"{tmp_path}/deep/spool: ")
-    assert place.endswith("MiB free, one file a process, each up to 1 MiB")
+    assert place.endswith("MiB free, for one file of up to 1 MiB")
     assert "Kafka alone" in meaning
     assert not (tmp_path / "deep").exists(), "a check changes nothing"
 

@@ -32,9 +32,9 @@ fmt:
 integration *ARGS: _nginx
     pytest -m integration {{ ARGS }}
 
-# Benchmarks against other clients: `just bench kafka [--quick] [--rows K1,K2] [--json FILE] [--markdown FILE]`.
-bench WHAT *ARGS:
-    @python -c 'import aiokafka, uvloop' 2>/dev/null || uv sync --inexact --group bench
+# Benchmarks against others, WHAT = kafka | http | ws | memory | …: `just bench http [--quick] [--rows H1,B2] [--json FILE] [--markdown FILE]`.
+bench WHAT *ARGS: _wrk
+    @python -c 'import aiokafka, confluent_kafka, fastapi, httptools, kafka, starlette, trustme, uvicorn, uvloop, websockets' 2>/dev/null || uv sync --inexact --group bench
     @python -m tests.bench.{{ WHAT }} {{ ARGS }}
 
 # The fault table, on real Kafka and nginx, beside FastAPI + aiokafka: `just faults [--rows 1,4] [--quick] [--json FILE] [--markdown FILE]`.
@@ -55,19 +55,22 @@ clean:
     rm -rf .collector dist build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
     find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-# The tests put a real nginx in front, and watch system calls with strace. RUNLEVEL=1 keeps apt from starting a service.
-_nginx:
+# The tests put a real nginx in front, and watch system calls with strace.
+_nginx: (_debian "the tests" "nginx" "nginx-light") (_debian "the tests" "strace" "strace")
+
+# The load over HTTP.
+_wrk: (_debian "the benchmarks" "wrk" "wrk")
+
+# Install what is missing; RUNLEVEL=1 keeps apt from starting a service.
+_debian WHO PROGRAM PACKAGE:
     #!/usr/bin/env bash
     set -euo pipefail
-    packages=''
-    command -v nginx >/dev/null || packages="$packages nginx-light"
-    command -v strace >/dev/null || packages="$packages strace"
-    [ -n "$packages" ] || exit 0
-    need="the tests need nginx and strace; install what is missing (Debian: apt-get install$packages) and call again"
+    command -v {{ PROGRAM }} >/dev/null && exit 0
+    need="{{ WHO }} need {{ PROGRAM }}; install it (Debian: apt-get install {{ PACKAGE }}) and call again"
     command -v apt-get >/dev/null || { echo "$need" >&2; exit 1; }
     sudo=''
     if [ "$(id -u)" != 0 ]; then command -v sudo >/dev/null || { echo "$need" >&2; exit 1; }; sudo=sudo; fi
-    echo "installing$packages with apt-get …"
+    echo "installing {{ PACKAGE }} with apt-get …"
     $sudo apt-get update -qq
-    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
-    command -v nginx >/dev/null && command -v strace >/dev/null || { echo "$need" >&2; exit 1; }
+    $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {{ PACKAGE }} >/dev/null
+    command -v {{ PROGRAM }} >/dev/null || { echo "$need" >&2; exit 1; }

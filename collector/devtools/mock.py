@@ -29,7 +29,8 @@ class MockKafka:
     answers: "trio.MemoryReceiveChannel[str]" = field(repr=False)
 
     async def command(self, *words: object) -> None:
-        """Tell the mock: ``down 1``, ``up 1``, ``rtt 1 800`` (ms), ``leader events 3 2``, ``topic t 12 1``.
+        """Tell the mock: ``down 1``, ``up 1``, ``rtt 1 800`` (ms), ``leader events 3 2``, ``topic t 12 1``,
+        ``refuse 0 19 5``: the next five Produce requests (API 0) get error 19.
 
         ``leader events 3 -1`` takes the leader away, and closes every connection.
 

@@ -25,6 +25,9 @@ COMMANDS = {
     "topic": ("rd_kafka_mock_topic_create", (ctypes.c_char_p, ctypes.c_int, ctypes.c_int)),
 }
 
+#: ``refuse API CODE COUNT``: the next so many requests of that kind are answered with that error, on whatever broker.
+REFUSE = "refuse"
+
 #: In place of a broker's number.
 NO_LEADER = -1
 #: The newest Produce that a partition without a leader can be asked with.
@@ -73,8 +76,14 @@ class MockCluster:
 
     def call(self, command: str, arguments: Sequence[str]) -> str:
         """Run one command and return its answer."""
+        if command == REFUSE and len(arguments) == 3:
+            api, code, count = map(int, arguments)
+            codes = (ctypes.c_int * count)(*[code] * count)
+            push = self._library.rd_kafka_mock_push_request_errors_array
+            push(self._cluster, ctypes.c_int16(api), ctypes.c_size_t(count), codes)
+            return "ok"
         if command not in COMMANDS:
-            return f"error unknown command {command!r}: one of {', '.join(COMMANDS)}"
+            return f"error unknown command {command!r}: one of {', '.join((*COMMANDS, REFUSE))}"
         function, types = COMMANDS[command]
         if len(arguments) != len(types):
             return f"error {command} takes {len(types)} arguments"

@@ -13,9 +13,9 @@ Invariant: every sample counts for exactly one stage, so the shares add up to th
 import json
 import signal
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Protocol
 
 __all__ = ["STAGES", "Profiler", "Sampler", "as_table", "stage_of"]
@@ -63,10 +63,15 @@ class Profiler(Protocol):
 
 
 class Sampler:
-    """Counts samples by stage."""
+    """Counts samples by stage.
 
-    def __init__(self) -> None:
+    Args:
+        stage_of: Of the code of a stack, innermost first; by default that of its files, as `stage_of` has it.
+    """
+
+    def __init__(self, stage_of: Callable[[Sequence[CodeType]], str] | None = None) -> None:
         self.samples: Counter[str] = Counter()
+        self._stage_of = _stage_of_files if stage_of is None else stage_of
 
     def enable(self) -> None:
         """Begin."""
@@ -82,11 +87,15 @@ class Sampler:
         Path(file).write_text(json.dumps(self.samples))
 
     def _sample(self, number: int, frame: FrameType | None) -> None:
-        files = []
+        stack = []
         while frame is not None:
-            files.append(frame.f_code.co_filename)
+            stack.append(frame.f_code)
             frame = frame.f_back
-        self.samples[stage_of(files)] += 1
+        self.samples[self._stage_of(stack)] += 1
+
+
+def _stage_of_files(stack: Sequence[CodeType]) -> str:
+    return stage_of([code.co_filename for code in stack])
 
 
 def stage_of(files: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ import msgspec
 
 from tests.bench.figures import percentile
 
-__all__ = ["Answers", "Spec", "Told", "frame_of", "main"]
+__all__ = ["Answers", "Spec", "Told", "frame_of", "handshake_of", "main"]
 
 _PATH = "/v1/ws"
 _SUBPROTOCOL = "collector.v1"
@@ -72,6 +72,16 @@ def frame_of(payload: bytes) -> bytes:
     else:
         head = bytes((0x80 | _TEXT, 0x80 | 127)) + size.to_bytes(8, "big")
     return head + b"\0\0\0\0" + payload
+
+
+def handshake_of(port: int) -> bytes:
+    """The request that opens a session of ``collector.v1``."""
+    key = b64encode(os.urandom(16)).decode()
+    return (
+        f"GET {_PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+        f"Sec-WebSocket-Protocol: {_SUBPROTOCOL}\r\n\r\n"
+    ).encode()
 
 
 class Answers:
@@ -147,12 +157,7 @@ class _Socket:
         self._shake_hands(port)
 
     def _shake_hands(self, port: int) -> None:
-        key = b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET {_PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-            f"Sec-WebSocket-Protocol: {_SUBPROTOCOL}\r\n\r\n".encode()
-        )
+        self.socket.sendall(handshake_of(port))
         head = b""
         while b"\r\n\r\n" not in head:
             more = self.socket.recv(_READ_BYTES)

@@ -45,8 +45,8 @@ class Headers(Mapping[str, str]):
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> "Headers":
-        """Headers from elsewhere than a request: text that Latin-1 can hold."""
-        return cls([(name.encode("latin-1"), value.encode("latin-1")) for name, value in values.items()])
+        """Headers from elsewhere than a request; what Latin-1 cannot hold becomes a question mark."""
+        return cls([(name.encode(), value.encode("latin-1", "replace")) for name, value in values.items()])
 
     def __getitem__(self, name: str) -> str:
         return self.fields[name.encode()].decode("latin-1")
@@ -152,8 +152,10 @@ class HeadReader:
         if ip is None or self._trusted(ip):
             forwarded = field(b"x-forwarded-for")
             if forwarded is not None:
-                # From its end: what is further in front nobody vouches for, and it would be remembered.
-                ip = self._client_ip(ip, forwarded[-FORWARDED_MAX_BYTES:])
+                if len(forwarded) > FORWARDED_MAX_BYTES:
+                    # It is read from its end, and remembered: nobody has so many proxies.
+                    forwarded = forwarded[-FORWARDED_MAX_BYTES:].partition(b",")[2]
+                ip = self._client_ip(ip, forwarded)
             request_id = _believable(field(b"x-request-id"))
         path = scope["path"]
         return RequestHead(

@@ -136,6 +136,8 @@ def scope(headers: dict[str, str], client: tuple[str, int] | None) -> dict[str, 
         ("203.0.113.9, ::1", ("::1", 1), "203.0.113.9"),
         ("", ("127.0.0.1", 1), "127.0.0.1"),
         ("203.0.113.9", None, "203.0.113.9"),
+        ("6.6.6.6, " * 10_000 + "203.0.113.9", ("127.0.0.1", 1), "203.0.113.9"),
+        ("203.0.113.9," + "127.0.0.1, " * 100, ("127.0.0.1", 1), "127.0.0.1"),
     ],
 )
 def test_client_address_is_the_last_that_no_proxy_of_ours_vouches_for(forwarded, client, ip) -> None:

@@ -3,16 +3,16 @@
 Owns: where a request begins and ends. Refuses to know: sockets, ASGI, time, answers.
 
 Invariants: the same bytes give the same requests and the same refusal however they are cut into reads. A head is
-accepted only when llhttp read it without complaint and its request line and its number of lines are what our own
-reading says; whatever is out of order is read once more, strictly, by `HeadScan`, which finds the status. llhttp sees
-one head at a time and never decides where a body ends: `framing` does. Nothing is parsed behind a refusal, an upgrade,
-or a request after which the connection closes. Memory: one head, one chunk line, ``MAX_AHEAD`` heads waiting, and the
-bytes of the last `feed`.
+accepted only when llhttp read it without complaint (or these very bytes before: `known_heads`) and its request line and
+its number of lines are what our own reading says; whatever is out of order is read once more, strictly, by `HeadScan`,
+which finds the status. llhttp sees one head at a time and never decides where a body ends: `framing` does. Nothing is
+parsed behind a refusal, an upgrade, or a request after which the connection closes. Memory: one head, one chunk line,
+``MAX_AHEAD`` heads waiting, and the bytes of the last `feed`.
 
 llhttp is given C functions as callbacks (``dict.setdefault``): a header then costs no Python call, and a head whose
 fields are not all different shows in the count. Measured (CPU, one core, least of 40 runs): 4.2 µs for a POST with six
 fields and 250 bytes, 3.9 µs where sixteen come in one read; httptools alone, calling Python for each field and framing
-nothing, took 1.4 µs in the same runs.
+nothing, took 1.4 µs in the same runs. A head that is known costs 1.3 µs with its body.
 """
 
 from collections import deque

@@ -66,6 +66,20 @@ class Request:
         state = "complete" if self.complete else "open"
         return f"<Request {self.method} {self.target!r} {state}, {self.body_bytes} bytes of body>"
 
+    def copy(self) -> "Request":
+        """Another request with the same head, and nothing of a body yet."""
+        other = Request()
+        other.method = self.method
+        other.target = self.target
+        other.http_version = self.http_version
+        other.headers = self.headers.copy()
+        other.content_length = self.content_length
+        other.chunked = self.chunked
+        other.keep_alive = self.keep_alive
+        other.expect_continue = self.expect_continue
+        other.upgrade = self.upgrade
+        return other
+
     def whole(self) -> bytes:
         """The body of a request that is complete and of which nothing was taken; `take` still gives it."""
         pieces = self.pieces

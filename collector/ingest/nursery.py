@@ -110,6 +110,24 @@ class RearmedNursery:
             return "<RearmedNursery spent>"
         return f"<RearmedNursery {'idle' if self.deadline == inf else 'armed'}>"
 
+    def arm(self, deadline: float) -> bool:
+        """Arm it for what its task, parked in the nursery's block, waits for already; False: only `run` can.
+
+        Whoever wakes the task calls `disarm`, or the task itself does. Synchronous.
+        """
+        grid = self._grid
+        if grid is None or self.spent or deadline - grid.now < EXACT_S:
+            return False
+        self.deadline = deadline
+        grid.armed.add(self)
+        return True
+
+    def disarm(self) -> None:
+        """What `arm` was for is over; it may be `spent`."""
+        if self._grid is not None:
+            self._grid.armed.discard(self)
+        self.deadline = inf
+
     def expire(self) -> None:
         """Cancel the work that runs now. Only while it is armed."""
         self.spent = True

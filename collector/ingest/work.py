@@ -250,6 +250,39 @@ class Work:
         delivery = self._delivery
         return delivery is not None and self._rows is None and delivery.delivered and not self._parsed.rejections
 
+    def park(self, task: trio.lowlevel.Task) -> bool:
+        """Wait for Kafka in the name of ``task``, which is parked already, and is rescheduled when Kafka has spoken.
+
+        Its ``abort_fn`` is to call `stop_waiting`. When it runs, however that came, it calls `unpark` first; unless it
+        is `delivered` then, `wait` is to follow.
+
+        Returns: False where that is not all that there is to wait for; then `wait` is all that is to be called.
+        """
+        delivery = self._delivery
+        if delivery is None or self._rows is not None or self._caught or self._parsed.rejections:
+            return False
+        if self._spooling:
+            ways = self._ingest.ways
+            assert ways is not None
+            if ways.order is not None or not ways.shares.begin(delivery, self._kafka_at):
+                return False
+        if delivery.reschedule(task):
+            return True
+        self.unpark()
+        return False
+
+    def stop_waiting(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        """Trio's ``abort_fn`` for a task that was given to `park`."""
+        assert self._delivery is not None
+        return self._delivery.stop_waiting(raise_cancel)
+
+    def unpark(self) -> None:
+        """See `park`."""
+        if self._spooling and self._delivery is not None:
+            ways = self._ingest.ways
+            assert ways is not None
+            ways.shares.end(self._delivery)
+
     async def wait_delivered(self) -> None:  # noqa: ASYNC910  # without one where Kafka has nothing to say
         """Wait for Kafka alone, as long as it takes, if it was asked; `delivered` says what came of it.
 

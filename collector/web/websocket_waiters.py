@@ -8,6 +8,9 @@ have the same deadline are waited for by one task: nearly always one answer of K
 not, because one partition is slow, they part after `TOGETHER_S`: who is settled is answered, and each other one gets a
 task of its own.
 
+A task that rests is not woken to wait: a message that came alone is parked on it as it is (`Work.park`), its nursery is
+armed from outside, and what wakes it is Kafka's word, or the end of its time. That saves one of three turns of a task.
+
 Invariants: every message is settled once, also on cancellation; the end of a message's time takes back its own records
 and those of no other message that is still in time; a task that is not in work holds no message.
 """
@@ -16,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from collector.ingest.enqueue import Work
 from collector.ingest.nursery import DeadlineGrid, RearmedNursery
 from collector.log import get_logger
 from collector.web.websocket_message import TrackMessage
@@ -75,50 +79,79 @@ class Waiters:
 class _Waiter:
     """One of them, and its task."""
 
-    __slots__ = ("_all", "_deadline", "_messages", "_task")
+    __slots__ = ("_all", "_carrier", "_deadline", "_messages", "_parked", "_task")
 
     def __init__(self, all_: Waiters, messages: Sequence[TrackMessage], deadline: float) -> None:
         self._all = all_
         self._messages = messages
         self._deadline = deadline
         self._task: trio.lowlevel.Task | None = None
+        """While it rests."""
+        self._carrier: RearmedNursery | None = None
+        """Whose block it rests in."""
+        self._parked: Work | None = None
+        """What will wake it."""
 
     def give(self, messages: Sequence[TrackMessage], deadline: float) -> None:
-        """Wake the parked task; without messages it ends."""
+        """Have the resting task wait for these; without messages it ends."""
         self._messages = messages
         self._deadline = deadline
         task, self._task = self._task, None
         assert task is not None
+        carrier = self._carrier
+        if len(messages) == 1 and carrier is not None and carrier.arm(deadline):
+            work = messages[0].work
+            if work.park(task):
+                self._parked = work
+                return
+            carrier.disarm()
         trio.lowlevel.reschedule(task)
 
     async def run(self) -> None:  # noqa: ASYNC910  # it starts with messages
         """Wait for messages, again and again. On cancellation: they are settled."""
         while self._messages:
             async with trio.open_nursery() as nursery:
-                carrier = RearmedNursery(nursery, self._all._grid)
+                carrier = self._carrier = RearmedNursery(nursery, self._all._grid)
                 # A nursery that is out of time cannot be used again, also where that happened between two messages.
                 while self._messages and not nursery.cancel_scope.cancel_called:
                     await self._work(carrier)
                     await self._park()
+            self._carrier = None
             if not self._messages:
                 await self._park()
 
     async def _park(self) -> None:  # noqa: ASYNC910  # who is not kept ends
-        """Wait to be given messages, or none: then the task is not needed any more.
+        """Rest until there are messages to be waited for, or none ever: then the task is not needed any more.
 
-        On cancellation: it is not idle any more.
+        On cancellation: it is not idle any more; a message that was parked on it is settled.
         """
         idle = self._all._idle
-        if self._all._closed or len(idle) >= IDLE_MAX:
-            return  # noqa: ASYNC910  # the same
+        while not self._messages and not self._all._closed and len(idle) < IDLE_MAX:
+            self._task = trio.lowlevel.current_task()
+            idle.append(self)
+            woken = False
+            try:
+                await trio.lowlevel.wait_task_rescheduled(self._abort)
+                woken = True
+            finally:
+                if self._parked is not None:
+                    self._unpark(self._parked, woken)
 
-        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-            idle.remove(self)
-            return trio.lowlevel.Abort.SUCCEEDED
+    def _abort(self, raise_cancel: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        if self._parked is not None:
+            return self._parked.stop_waiting(raise_cancel)
+        self._all._idle.remove(self)
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
-        self._task = trio.lowlevel.current_task()
-        idle.append(self)
-        await trio.lowlevel.wait_task_rescheduled(abort)
+    def _unpark(self, work: Work, woken: bool) -> None:
+        carrier = self._carrier
+        assert carrier is not None
+        self._parked = None
+        carrier.disarm()
+        work.unpark()
+        if not woken or work.delivered or carrier.nursery.cancel_scope.cancel_called:
+            self._settle()
 
     async def _work(self, carrier: RearmedNursery) -> None:  # noqa: ASYNC910  # run() is one
         try:
@@ -127,9 +160,12 @@ class _Waiter:
             log.exception("a message failed", ids=[message.id for message in self._messages])
             self._all._failed()
         finally:
-            messages, self._messages = self._messages, ()
-            if messages:
-                self._all._settle(messages)
+            self._settle()
+
+    def _settle(self) -> None:
+        messages, self._messages = self._messages, ()
+        if messages:
+            self._all._settle(messages)
 
     async def _wait(self) -> None:  # noqa: ASYNC910  # all delivered is the one way without
         messages = self._messages

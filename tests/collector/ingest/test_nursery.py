@@ -2,8 +2,9 @@
 
 import pytest
 import trio
+import trio.testing
 
-from collector.ingest.nursery import FreshNursery, RearmedNursery
+from collector.ingest.nursery import DeadlineGrid, FreshNursery, RearmedNursery
 
 
 async def answered() -> None:
@@ -57,3 +58,34 @@ async def test_fresh_nursery_returns_at_the_deadline(autojump_clock) -> None:
     started = trio.current_time()
     await FreshNursery().run(started + 2, trio.sleep_forever, answered)
     assert trio.current_time() - started == 2
+
+
+async def test_nursery_armed_from_outside_cancels_the_task_that_rests_in_it(autojump_clock) -> None:
+    grid = DeadlineGrid()
+    carriers: list[RearmedNursery] = []
+
+    async def rest() -> None:
+        async with trio.open_nursery() as nursery:
+            carriers.append(RearmedNursery(nursery, grid))
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rest)
+        await trio.testing.wait_all_tasks_blocked()
+        (carrier,) = carriers
+        now = trio.current_time()
+        assert not carrier.arm(now + 0.5), "so near a deadline is not for the grid"
+        assert carrier.arm(now + 2)
+        carrier.disarm()
+        grid.look(now + 3)
+        assert not carrier.spent
+        assert carrier.arm(now + 5)
+        grid.look(now + 4.9)
+        assert not carrier.spent
+        grid.look(now + 5)
+    assert carrier.spent
+    carrier.disarm()
+    assert not carrier.arm(now + 10), "it can not be used again"
+    assert not grid.armed
+    async with trio.open_nursery() as nursery:
+        assert not RearmedNursery(nursery).arm(now + 10), "nobody would look at it"

@@ -351,6 +351,41 @@ async def test_second_concurrent_waiter_is_refused(autojump_clock) -> None:
     assert tally.waiters == 0
 
 
+async def test_resting_task_is_rescheduled_where_wait_would_return(autojump_clock) -> None:
+    tally = Tally()
+    delivery, segment = sealed(tally=tally)
+    woken: list[str] = []
+
+    async def rest(name: str, abort) -> None:
+        resting[name] = trio.lowlevel.current_task()
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            woken.append(name)
+        except trio.Cancelled:
+            woken.append(f"{name} cancelled")
+            raise
+
+    resting: dict[str, trio.lowlevel.Task] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rest, "first", delivery.stop_waiting)
+        await wait_all_tasks_blocked()
+        assert delivery.reschedule(resting["first"])
+        with pytest.raises(trio.BusyResourceError):
+            delivery.reschedule(resting["first"])
+        with pytest.raises(trio.BusyResourceError):
+            await delivery.wait()
+        assert tally.waiters == 1
+        nursery.cancel_scope.cancel(reason="the task is not needed any more")
+    assert (woken, tally.waiters) == (["first cancelled"], 0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rest, "second", delivery.stop_waiting)
+        await wait_all_tasks_blocked()
+        assert delivery.reschedule(resting["second"])
+        segment.end(ack())
+        assert not delivery.reschedule(resting["second"])
+    assert (woken, tally.waiters) == (["first cancelled", "second"], 0)
+
+
 async def test_wait_can_be_called_again_after_a_cancellation(autojump_clock) -> None:
     delivery, segment = sealed()
     with trio.move_on_after(1):

@@ -15,6 +15,7 @@ from websockets.protocol import CLIENT, OPEN, Protocol
 
 from collector.config import SpoolConfig
 from collector.lifecycle import Phase
+from collector.web.lane.clock import LaneClock
 from collector.web.lane.request import Request
 from collector.web.lane.websocket import CLOSE_WAIT_S, WebsocketSettings
 from collector.web.lane.websockets import Websockets
@@ -185,7 +186,8 @@ async def opened(
     deflate: bool = False,
 ) -> AsyncIterator[Served]:
     settings = WebsocketSettings(message_bytes=message_bytes, ping_s=20.0, deflate=deflate)
-    served = Served(Link(), Websockets(app, settings, None, look_s=0.5))
+    clock = LaneClock()
+    served = Served(Link(), Websockets(app, settings, clock.grid, look_s=0.5))
     request = Request()
     request.method, request.target, request.headers, request.upgrade = "GET", target, headers, "websocket"
     path, _, query = target.partition(b"?")
@@ -206,6 +208,7 @@ async def opened(
         served.over.set()
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.run, lambda now: None)
         nursery.start_soon(serve)
         await trio.testing.wait_all_tasks_blocked()
         yield served
@@ -213,6 +216,8 @@ async def opened(
             served.link.leave()
             with trio.fail_after(10):
                 await served.over.wait()
+        assert not clock.grid.armed
+        nursery.cancel_scope.cancel(reason="the test is over")
 
 
 class Echo:
@@ -562,6 +567,89 @@ async def test_message_out_of_time_takes_its_own_records_and_not_those_that_came
         await trio.sleep(2)
         assert link.upto() == 5
         assert link.named().keys() == {2, 4}
+    web.assert_idle()
+
+
+async def test_message_parked_on_a_resting_task_is_taken_back_when_its_time_is_over(web, autojump_clock) -> None:
+    async with opened(web.app) as served:
+        link = served.link
+        for number in (1, 2):
+            link.write(track(number))
+            await trio.sleep(0.5)
+        web.cluster.pause_broker(1)
+        started = trio.current_time()
+        link.write(track(3))
+        await trio.sleep(3.5)
+        assert link.named() == {}
+        await trio.sleep(1)
+        assert trio.current_time() - started == 4.5
+        assert link.named().keys() == {3}
+        web.cluster.resume_broker(1)
+        await trio.sleep(1)
+        for number in (4, 5):
+            link.write(track(number))
+            await trio.sleep(0.5)
+        assert link.upto() == 5
+        assert link.named().keys() == {3}
+    web.assert_idle()
+
+
+async def test_message_parked_on_a_resting_task_goes_to_the_spool_when_kafkas_share_is_over(
+    open_web, autojump_clock
+) -> None:
+    async with open_web(spool=SpoolConfig(path=":memory:")) as web, opened(web.app) as served:
+        link = served.link
+        for number in (1, 2):
+            link.write(track(number))
+            await trio.sleep(0.5)
+        web.cluster.pause_broker(1)
+        link.write(track(3))
+        await trio.sleep(2.9)
+        assert link.upto() == 2
+        await trio.sleep(0.4)
+        assert (link.upto(), link.named(), web.books.spooled_total) == (3, {}, 1)
+        web.cluster.resume_broker(1)
+        await trio.sleep(5)
+        link.write(track(4))
+        await trio.sleep(0.5)
+        assert (link.upto(), web.books.delivered_total) == (4, 3)
+        web.assert_idle()
+
+
+async def test_session_cancelled_with_a_parked_message_leaves_nothing(web, autojump_clock) -> None:
+    with trio.move_on_after(2):
+        async with opened(web.app) as served:
+            served.link.write(track(1))
+            await trio.sleep(0.5)
+            web.cluster.pause_broker(1)
+            served.link.write(track(2))
+            await trio.sleep_forever()
+    books = web.books
+    assert (books.delivered_total, books.refused_total + books.unknown_total) == (1, 1)
+    web.cluster.resume_broker(1)
+    await trio.sleep(1)
+    web.assert_idle()
+
+
+async def test_messages_of_many_reads_at_once_are_each_waited_for_and_some_tasks_kept(web, autojump_clock) -> None:
+    async with opened(web.app) as served:
+        link = served.link
+        link.write(track(1))
+        await trio.sleep(0.5)
+        web.cluster.faults.delay(0.5, times=None)
+        for number in range(2, 40):
+            link.write(track(number))
+        await trio.sleep(0.1)
+        assert link.arrived == []
+        assert link.upto() == 1
+        await trio.sleep(5)
+        web.cluster.faults.clear()
+        assert (link.upto(), link.named()) == (39, {})
+        for number in range(40, 60):
+            link.write(track(number))
+            await trio.sleep(0.2)
+        assert link.upto() == 59
+    assert len(web.values()) == 59
     web.assert_idle()
 
 

@@ -171,19 +171,23 @@ class Exchange:
             raise ClientFault("too_large", f"the body is larger than {limits.body_bytes} bytes")
         credential = head.credential(query)
         tenant = services.keys.app_of_write_key(credential) if credential else None
-        with services.admission.reserve(length, tenant) as reservation:
-            self._began_at = services.clock()
+        reservation = services.admission.reserve(length, tenant)
+        try:
+            self._began_at = now = services.clock()
             body = self._body.at_hand(reservation, limits) if inflater is None else None
             if body is None:
                 body = await self._read(reservation, inflater)
-            self._complete_at = services.clock()
-            until = patience.until(self._complete_at - services.monitor.lag_s)
+                now = services.clock()
+            self._complete_at = now
+            until = patience.until(now - services.monitor.lag_s)
             self._work = self._begin(match, query, body, reservation, until.kafka_at)
             try:
                 await self._nursery.run(until.work_at, self._enqueue_and_wait, self._respond_judged)
             finally:
                 self._verdict = self._work.settle()
                 self._acknowledged_at = services.clock()
+        finally:
+            reservation.close()
         return self._judged()
 
     async def _read(self, reservation: Reservation, inflater: Inflater | None) -> bytes:

@@ -122,7 +122,7 @@ def encode_events(
     before_body = _before_body(parsed, context)
     around_bytes = len(_BEFORE_ID) + len(before_body) + len(_AFTER_BODY)
     type_, head = None, b""
-    ids: _Ids | None = None
+    ids = b""
     before_message_id = _BEFORE_MESSAGE_ID_AGAIN if again else _BEFORE_MESSAGE_ID
     digits = len(str(first_seq))
     longer_seq, after_message_id = _after_message_id(node, digits, again)
@@ -133,11 +133,13 @@ def encode_events(
             digits += 1
             longer_seq, after_message_id = _after_message_id(node, digits, again)
         id_ = event.id
-        if not id_:
-            if ids is None:
-                ids = _Ids(context.request_id, events[-1].position)
-            id_ = ids.of(event.position)
-        quoted, message_id = _quote(id_), id_.encode()
+        if id_:
+            quoted, message_id = _quote(id_), id_.encode()
+        else:
+            ids = ids or _ids(context.request_id, events[-1].position)
+            place = event.position * ID_HEX_CHARS
+            message_id = ids[place : place + ID_HEX_CHARS]
+            quoted = b'"%b"' % message_id
         if event.type != type_:
             type_ = event.type
             head = _head(parsed.api, parsed.app, type_, context.received_at_ms, parsed.sent_at_ms)
@@ -188,21 +190,10 @@ def build_record(event: Event, parsed: Parsed, context: RecordContext, seq: int,
     return build_records((event,), parsed, context, seq, config)[0]
 
 
-class _Ids:
-    """Ids for events that have none: 128 bits at their position in one stream over the request's id."""
-
-    __slots__ = ("_hex", "_last", "_request_id")
-
-    def __init__(self, request_id: str, last: int) -> None:
-        self._request_id = request_id
-        self._last = last
-        self._hex = ""
-
-    def of(self, position: int) -> str:
-        if not self._hex:
-            stream = hashlib.shake_128(self._request_id.encode(errors="replace"))
-            self._hex = stream.hexdigest((self._last + 1) * ID_HEX_CHARS // 2)
-        return self._hex[position * ID_HEX_CHARS : (position + 1) * ID_HEX_CHARS]
+def _ids(request_id: str, last: int) -> bytes:
+    """Ids for events that have none, up to this position: 128 bits each, in one stream over the request's id."""
+    stream = hashlib.shake_128(request_id.encode(errors="replace"))
+    return stream.hexdigest((last + 1) * ID_HEX_CHARS // 2).encode()
 
 
 _BEFORE_ID = b'{"v":1,"id":'

@@ -118,7 +118,7 @@ UNWATCHED = "ours, all of it off"
 O1 = (
     _ours(
         UNWATCHED,
-        more=", without counters, histograms, ledger, GC clock, samples and log lines: put out by the benchmark alone",
+        more=", without counters, histograms, ledger, GC clock and samples: put out by the benchmark alone",
         open_=ours({"http": {"server": "lane"}}, program="tests.bench.http.unwatched"),
     ),
 )
@@ -274,8 +274,9 @@ _SHARED_CORE = (
     "core that the load and the broker use too. Memory is what they take together, shared pages once."
 )
 _OFF = (
-    "There is no such configuration: the benchmark's own entry puts counters, histograms, ledger, GC clock, sampler "
-    "and log lines out before it becomes `collector serve`. The loop-lag probe stays: admission needs it."
+    "There is no such configuration: the benchmark's own entry puts counters, histograms, ledger, GC clock and samples "
+    "out before it becomes `collector serve`. The loop-lag probe stays, since admission needs it; log lines are "
+    "written for no request."
 )
 
 #: Rows that are compared with each other, hence interleaved.

@@ -6,10 +6,11 @@ ids and credit (the session), who waits for it (`collector.web.websocket_waiters
 Invariant: a message that is not made holds nothing: no reservation, no record.
 """
 
-import msgspec
+from collections.abc import Mapping
 
 from collector.dialects.base import ClientFault, Dialect, DialectRequest, Encoding, Parsed
 from collector.ingest.enqueue import Patience, Until, Work
+from collector.ingest.record import RecordContext
 from collector.web.admission import Reservation
 from collector.web.context import context_of
 from collector.web.head import RequestHead, key_of_authorization, timeout_of
@@ -20,6 +21,10 @@ __all__ = ["Intake", "TrackMessage"]
 
 #: A message in work holds its share of a task, a nursery and a delivery beside its bytes; admission counts so much.
 MESSAGE_COST_BYTES = 4096
+
+
+#: A message has its key in its frame or from its connection, and no query or headers of its own.
+_NONE: Mapping[str, str] = {}
 
 
 class TrackMessage:
@@ -120,8 +125,8 @@ class Intake:
             DialectRequest(
                 method=route.method,
                 path=route.path,
-                query={},
-                headers={},
+                query=_NONE,
+                headers=_NONE,
                 body=body,
                 received_at_ms=received_at_ms,
                 request_id=request_id,
@@ -135,8 +140,13 @@ class Intake:
         now = services.clock()
         services.monitor.stage("parse", now - self._parsing_since)
         self._parsing_since = now
-        context = msgspec.structs.replace(
-            self._context, received_at_ms=received_at_ms, request_id=request_id, maybe_duplicate=frame.again
+        shared = self._context
+        context = RecordContext(
+            received_at_ms=received_at_ms,
+            request_id=request_id,
+            node=shared.node,
+            client=shared.client,
+            maybe_duplicate=frame.again,
         )
         work = services.ingest.open(parsed, context, until.kafka_at)
         return TrackMessage(

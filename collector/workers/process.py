@@ -9,8 +9,9 @@ leave, woken if it was stopped, and, if it is silent for `GRACE_S` more, killed.
 
 Invariant: `WorkerProcess.watch` returns when the process has ended and was waited for.
 
-Non-obvious: who was suspended together with us (a laptop, a paused machine) is not hung. Trio looks at what has arrived
-before it looks at the clock, and the beats of the suspended second are there.
+Non-obvious: after we were stopped ourselves (a debugger, a machine that was paused) the clock says that everybody was
+silent, and epoll, interrupted, that nothing has come. So what has come is looked at once more before anybody is called
+hung.
 """
 
 import os
@@ -34,7 +35,10 @@ __all__ = ["GRACE_S", "START_S", "WorkerProcess"]
 log = get_logger("workers")
 
 START_S = 30.0
-"""From the start of the process to its being ready: interpreters of busy machines need seconds."""
+"""From the start of the process to its first beat: interpreters of busy machines need seconds."""
+
+READY_S = 120.0
+"""From there to its being ready: a spool may have to be mended first."""
 
 GRACE_S = 3.0
 """Between SIGTERM and SIGKILL, for one that hung; and for the process to go when its channel has ended."""
@@ -65,6 +69,7 @@ class WorkerProcess:
         self.beat = Beat(ready=False, word="starting", counts={})
         self.stopped: Stopped | None = None
         self.hung = False
+        self._heard = False
         self.leaving = False
         self.settled = trio.Event()
         """It is ready, or will never be."""
@@ -171,6 +176,8 @@ class WorkerProcess:
             datagram: bytes | None = None
             with trio.move_on_at(self._silent_until()):
                 datagram = await self._channel.recv(MESSAGE_MAX_BYTES)
+            if datagram is None and not self._overdue:
+                datagram = self._come_meanwhile()
             if datagram is None:
                 await self._silent()
             elif not datagram:
@@ -178,12 +185,24 @@ class WorkerProcess:
             else:
                 self._take(datagram)
 
+    def _come_meanwhile(self) -> bytes | None:
+        try:
+            return os.read(self._channel.fileno(), MESSAGE_MAX_BYTES)
+        except BlockingIOError:
+            return None
+
+    @property
+    def _overdue(self) -> bool:
+        """It turns its loop, and is not ready in time."""
+        return self.ready is None and trio.current_time() >= self._started_at + READY_S
+
     def _silent_until(self) -> float:
         if self.hung:
             return trio.current_time() + GRACE_S
-        if self.ready is None:
+        if not self._heard:
             return self._started_at + START_S
-        return trio.current_time() + self.settings.config.workers.hung_s
+        until = trio.current_time() + self.settings.config.workers.hung_s
+        return until if self.ready is not None else min(until, self._started_at + READY_S)
 
     async def _silent(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -201,6 +220,7 @@ class WorkerProcess:
         self._signal(signal.SIGCONT)
 
     def _take(self, datagram: bytes) -> None:
+        self._heard = True
         try:
             message = decode(datagram)
         except msgspec.MsgspecError as error:

@@ -66,8 +66,13 @@ class SlotSockets:
         return address_of(self._sockets[0])
 
     async def grow(self, count: int) -> None:
-        """Have at least so many. Raises OSError; on cancellation: some of them are there."""
+        """Have at least so many; nobody comes to the new ones before `spread_over` names them.
+
+        Raises OSError; on cancellation: some of them are there.
+        """
         await trio.lowlevel.checkpoint()
+        if len(self._sockets) < count and self._among is None:
+            self._attach(tuple(range(len(self._sockets))))
         while len(self._sockets) < count:
             self._sockets.append(await _open(self._config, self._sockets[0].getsockname()))
 
@@ -76,8 +81,11 @@ class SlotSockets:
         staying = range(len(self._sockets) - self._closing)
         wanted = tuple(number for number in staying if number in numbers) or tuple(staying)
         among = wanted if len(wanted) < len(self._sockets) else None
-        if among == self._among:
-            return
+        if among != self._among:
+            self._attach(among)
+
+    def _attach(self, among: tuple[int, ...] | None) -> None:
+        """Have the kernel draw among these, or choose as it likes."""
         first = self._sockets[0]
         try:
             if among is None:
@@ -137,6 +145,7 @@ async def open_sockets(config: HttpConfig, count: int) -> SlotSockets:
     sockets = SlotSockets(config, await _open(config, address))
     try:
         await sockets.grow(count)
+        sockets.spread_over(range(count))
     except BaseException:
         sockets.close()
         raise

@@ -137,13 +137,15 @@ class Supervisor:
 
     def leave(self) -> None:
         """Have every worker leave; each call is one more signal to them."""
-        self.leaving = True
+        again, self.leaving = self.leaving, True
         self._first.set()
         for slot in self.slots:
             slot.stop()
-        serving = {slot.serving for slot in self.slots} | {slot.starting for slot in self.slots}
-        for process in self.processes - serving:
-            process.leave()
+        current = {slot.serving for slot in self.slots} | {slot.starting for slot in self.slots}
+        for process in self.processes - current:
+            # It is leaving already: the first signal of ours is not its second.
+            if again:
+                process.leave()
 
     def reload(self) -> None:
         """Have every worker replaced, with the configuration as it stands; one after the other."""
@@ -215,8 +217,7 @@ class Supervisor:
         log.info("reload: the configuration is read again")
         try:
             settings = await self._read_anew(self.settings)
-            await self._sockets.grow(settings.config.workers.processes)
-        except (Refused, OSError) as refusal:
+        except Refused as refusal:
             log.error("reload: refused, everything stays as it is", why=str(refusal))
             return "refused"
         count = settings.config.workers.processes
@@ -228,14 +229,18 @@ class Supervisor:
             log.info("reload: replaced", worker=slot.number)
         self.settings = settings
         configure_logging(settings.config.log)
-        if not self.leaving:
-            await self._resize(count)
-        log.info("reload: done", workers=count)
+        try:
+            if not self.leaving:
+                await self._resize(count)
+        except OSError as error:
+            log.error("reload: no sockets for more workers", why=str(error))
+            return "failed"
+        log.info("reload: done", workers=len(self.slots))
         return "done"
 
     async def _resize(self, count: int) -> None:
-        await trio.lowlevel.checkpoint()
         before = len(self.slots)
+        await self._sockets.grow(count)
         self._add_slots(count)
         for slot in self.slots[before:]:
             await slot.tried.wait()

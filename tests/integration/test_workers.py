@@ -35,12 +35,12 @@ from collector.workers.totals import EXIT_CONFIGURATION
 pytestmark = pytest.mark.integration
 
 #: Clients of each kind.
-CLIENTS = 4
-PAUSE_S = 0.04
+CLIENTS = 2
+PAUSE_S = 0.05
 DELAY_S = 0.6
 HUNG_S = 1.5
 #: A worker's start on a busy machine, and more.
-SOON_S = 20.0
+SOON_S = 40.0
 LOOK_S = 0.02
 
 
@@ -194,7 +194,7 @@ async def wait_stopped(collector: CollectorChild) -> dict[str, Any]:
     return last
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 async def test_killed_worker_takes_only_what_it_had_in_its_hands(
     tables: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
@@ -218,12 +218,18 @@ async def test_killed_worker_takes_only_what_it_had_in_its_hands(
     assert (last["code"], last["workers"], last["unreported"]) == (3, 3, 1)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 async def test_hung_worker_is_replaced_and_its_stacks_are_in_the_log(
     tables: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
     async with open_collector(tmp_path, tables) as collector:
         before = await wait_workers(collector, all_ready)
+        # A supervisor that was stopped itself, as its machine may be, takes nobody for hung.
+        collector.child.pause()
+        await trio.sleep(1.5 * HUNG_S)
+        collector.child.resume()
+        await trio.sleep(0.5)
+        assert pids(await workers_of(collector)) == pids(before)
         stopped_at = trio.current_time()
         os.kill(before[1]["pid"], signal.SIGSTOP)
         await wait_workers(collector, lambda now: all_ready(now) and now[1]["pid"] != before[1]["pid"])
@@ -263,7 +269,7 @@ async def reload(collector: CollectorChild, result: str) -> None:
     await until(lambda: len(events_of(collector, result)) > before)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(110)
 async def test_reload_under_load_fails_no_request_and_the_counts_of_all_workers_add_up(
     tables: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
@@ -303,7 +309,7 @@ async def test_reload_under_load_fails_no_request_and_the_counts_of_all_workers_
     assert (last["difference"], last["spool_difference"]) == (0, 0)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 async def test_one_admin_address_has_everybody_and_a_signal_drains_them_under_load(
     tables: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
@@ -385,7 +391,7 @@ async def the_ledgers_of_all_are_one(collector: CollectorChild, answered: int) -
     assert (totals["received"], totals["delivered"], totals["difference"]) == (answered, answered, 0)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 async def test_workers_drain_when_their_supervisor_is_killed(
     tables: dict[str, dict[str, object]], tmp_path: Path
 ) -> None:
@@ -401,7 +407,7 @@ async def test_workers_drain_when_their_supervisor_is_killed(
     assert sum(end["delivered"] + end["spooled"] for end in ends) == load.seen.statuses[200]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(110)
 async def test_configuration_that_no_worker_can_start_with_ends_the_supervisor_with_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

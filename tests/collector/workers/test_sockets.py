@@ -89,6 +89,8 @@ async def test_last_slot_is_emptied_and_closed_and_nobody_is_reset() -> None:
             client.recv(64)  # an end or an answer, and never a reset
         assert set(where_many_go(sockets)) == {0, 1}
         await sockets.grow(3)
+        assert set(where_many_go(sockets)) == {0, 1}, "nobody accepts on the new one yet"
+        sockets.spread_over([0, 1, 2])
         assert set(where_many_go(sockets)) == {0, 1, 2}
 
 

@@ -229,6 +229,9 @@ class Connection:
                 carrier = self._carrier = RearmedNursery(nursery, self.clock.grid)
                 after = await self._serve_requests()
                 proceed = False
+                if nursery.child_tasks:
+                    # A bug, which was logged and answered: what it left must not keep the connection.
+                    nursery.cancel_scope.cancel(reason="the connection is over")
             if carrier.unfinished is not None:
                 unfinished, carrier.unfinished = carrier.unfinished, None
                 await unfinished()

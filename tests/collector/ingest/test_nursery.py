@@ -1,10 +1,13 @@
 """The re-armed request nursery, by itself."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
 
-from collector.ingest.nursery import DeadlineGrid, FreshNursery, RearmedNursery
+from collector.ingest.nursery import GRID_S, DeadlineGrid, FreshNursery, RearmedNursery
 
 
 async def answered() -> None:
@@ -89,3 +92,79 @@ async def test_nursery_armed_from_outside_cancels_the_task_that_rests_in_it(auto
     assert not grid.armed
     async with trio.open_nursery() as nursery:
         assert not RearmedNursery(nursery).arm(now + 10), "nobody would look at it"
+
+
+async def looking(grid: DeadlineGrid) -> None:
+    while True:
+        grid.look(trio.current_time())
+        await trio.sleep(GRID_S)
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[DeadlineGrid]:
+    async with trio.open_nursery() as nursery:
+        grid = DeadlineGrid()
+        nursery.start_soon(looking, grid)
+        yield grid
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@pytest.mark.parametrize("after_s", [1.0, 1.05, 3.8, 3.87])
+async def test_far_deadline_fires_on_the_grid_never_early(autojump_clock, after_s: float) -> None:
+    async with ticking() as grid:
+        await trio.sleep(0.03)
+        async with trio.open_nursery() as nursery:
+            carrier = RearmedNursery(nursery, grid)
+            started = trio.current_time()
+            await carrier.run(started + after_s, trio.sleep_forever, answered)
+            pytest.fail("it is out of time")
+        assert after_s <= trio.current_time() - started <= after_s + GRID_S + 1e-6
+        assert carrier.unfinished is answered
+        assert (repr(carrier), repr(grid)) == ("<RearmedNursery spent>", "<DeadlineGrid 0 armed>")
+
+
+async def test_near_deadline_fires_exactly(autojump_clock) -> None:
+    async with ticking() as grid:
+        await trio.sleep(0.03)
+        async with trio.open_nursery() as nursery:
+            carrier = RearmedNursery(nursery, grid)
+            started = trio.current_time()
+            await carrier.run(started + 0.55, trio.sleep_forever, answered)
+        assert trio.current_time() - started == pytest.approx(0.55, abs=1e-9)
+        assert carrier.unfinished is answered
+
+
+async def test_nothing_is_left_armed_between_two_works(autojump_clock) -> None:
+    async with ticking() as grid:
+        async with trio.open_nursery() as nursery:
+            carrier = RearmedNursery(nursery, grid)
+            for deadline_s in (3.8, 0.5, 3.8):
+                await carrier.run(trio.current_time() + deadline_s, answered, answered)
+                assert (carrier.unfinished, grid.armed) == (None, set())
+                await trio.sleep(10)  # neither the grid nor a deadline of Trio's cancels it
+                assert repr(carrier) == "<RearmedNursery idle>"
+        assert not nursery.cancel_scope.cancel_called
+
+
+async def test_grid_that_looks_in_the_tick_in_which_the_work_ends_counts_as_out_of_time(autojump_clock) -> None:
+    grid = DeadlineGrid()
+    async with trio.open_nursery() as nursery:
+        carrier = RearmedNursery(nursery, grid)
+
+        async def ends_as_the_grid_looks() -> None:
+            await trio.lowlevel.checkpoint()
+            grid.look(trio.current_time() + 5)
+
+        await carrier.run(trio.current_time() + 3.8, ends_as_the_grid_looks, answered)
+        pytest.fail("the answer would be cancelled here")
+    assert carrier.unfinished is answered
+
+
+async def test_cancellation_from_outside_leaves_nothing_to_answer(autojump_clock) -> None:
+    grid = DeadlineGrid()
+    with trio.move_on_after(1) as outside:
+        async with trio.open_nursery() as nursery:
+            carrier = RearmedNursery(nursery, grid)
+            await carrier.run(trio.current_time() + 3.8, trio.sleep_forever, answered)
+    assert outside.cancelled_caught
+    assert (carrier.unfinished, carrier.spent, grid.armed) == (None, False, set())

@@ -37,6 +37,7 @@ from collector.spool.base import SpoolStatistics
 from collector.spool.spool import DiskSpool, open_spool
 from collector.spool_control import offer_control
 from collector.web.admission import Admission
+from collector.web.gate import BodyGate
 from collector.web.services import Node, Services
 from kafka_client.config import Connector
 from kafka_client.observe import BatchEnded
@@ -147,6 +148,7 @@ async def open_rooms(
         if spool is not None:
             diversion = _diversion(config, producer, spool, lag_s=lambda: monitor.lag_s)
         services = make_services(config, monitor, producer, node=node, spool=spool, diversion=diversion)
+        await stack.enter_async_context(_open_gate(services.gate))
         end_replay: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         if spool is not None and diversion is not None:
             replay = observer.replay = Replay(
@@ -207,6 +209,22 @@ async def _running(replay: Replay, shares: KafkaShares | None) -> AsyncIterator[
             nursery.start_soon(shares.run, name="ingest: Kafka's shares")
         try:
             yield end
+        except Exception as error:
+            # The caller's, passed on as it is below: the nursery would put it into a group.
+            failure = error
+        nursery.cancel_scope.cancel(reason="the block is left")
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _open_gate(gate: BodyGate) -> AsyncIterator[None]:
+    """Let large bodies take turns while the block runs."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.run, name="web: the gate of large bodies")
+        try:
+            yield
         except Exception as error:
             # The caller's, passed on as it is below: the nursery would put it into a group.
             failure = error

@@ -26,6 +26,7 @@ from collector.web.answers import answer_for, unavailable
 from collector.web.asgi_types import Message, Receive, Scope, Send
 from collector.web.body import ClientGone, RequestBody, send_parked
 from collector.web.context import context_of
+from collector.web.gate import LARGE_BYTES
 from collector.web.handle import BOUNDED_SEND, WHOLE_BODY
 from collector.web.head import timeout_of
 from collector.web.inflate import Inflater, inflater_for
@@ -180,6 +181,8 @@ class Exchange:
                 now = services.clock()
             self._complete_at = now
             until = patience.until(now - services.monitor.lag_s)
+            if len(body) >= LARGE_BYTES:
+                await services.gate.enter(len(body))
             self._work = self._begin(match, query, body, reservation, until.kafka_at)
             try:
                 await self._nursery.run(until.work_at, self._enqueue_and_wait, self._respond_judged)

@@ -20,6 +20,7 @@ from collector.lifecycle import Lifecycle
 from collector.monitor import Monitor
 from collector.web.admission import Admission, Shed
 from collector.web.cors import Cors
+from collector.web.gate import BodyGate
 from collector.web.head import HeadReader
 from collector.web.routing import Routes
 
@@ -62,6 +63,7 @@ class Services:
     routes: Routes = field(init=False)
     heads: HeadReader = field(init=False)
     cors: Cors = field(init=False)
+    gate: BodyGate = field(init=False)
     quota: HeapQuota | None = field(init=False)
     """Only where the operator asked for one."""
     patience: Patience = field(init=False)
@@ -73,6 +75,7 @@ class Services:
         object.__setattr__(self, "routes", Routes(self.dialects.values()))
         object.__setattr__(self, "heads", HeadReader(self.config.http.trusted_proxies, self.node.next_id))
         object.__setattr__(self, "cors", Cors(self.config.http.cors_origins))
+        object.__setattr__(self, "gate", BodyGate())
         object.__setattr__(self, "quota", HeapQuota() if self.config.quota.heap_per_identity else None)
         object.__setattr__(self, "patience", Patience.of(self.config.deadlines))
         object.__setattr__(self, "clock", trio.lowlevel.current_clock().current_time)

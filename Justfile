@@ -9,8 +9,8 @@ default:
 run *ARGS:
     @collector dev {{ ARGS }}
 
-# Everything: static checks, then every test on real parts. Installs nginx where it is missing.
-test *ARGS: _nginx check
+# Everything: static checks, then every test on real parts. Installs nginx and wrk where they are missing.
+test *ARGS: _nginx _wrk check
     pytest {{ ARGS }}
 
 # ASYNC114 wants every startable function in a list on its command line, for the sake of ASYNC113.
@@ -29,7 +29,7 @@ fmt:
     ruff check --fix .
 
 # Only the tests on real Apache Kafka and real nginx.
-integration *ARGS: _nginx
+integration *ARGS: _nginx _wrk
     pytest -m integration {{ ARGS }}
 
 # Benchmarks against others, WHAT = kafka | http | ws | memory | …: `just bench http [--quick] [--rows H1,B2] [--json FILE] [--markdown FILE]`.

@@ -13,7 +13,7 @@ import platform
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -144,8 +144,15 @@ def about_machine(cores: Cores, subject: str, rest: str, packages: Sequence[str]
         "pinned": f"{rest} to core {cores.rest}, {subject} to core {cores.subject}"
         if cores.apart
         else f"nothing: there is one core for both sides, so the work of {rest} is in every rate",
-        "versions": ", ".join(f"{name} {version(name)}" for name in packages),
+        "versions": ", ".join(f"{name} {_version(name)}" for name in packages),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def say(line: str) -> None:

@@ -22,7 +22,7 @@ from collector.devtools.collector_child import CollectorChild, open_collector
 from collector.devtools.kafka_properties import claim_port
 from tests.bench.broker import BAD_TOPIC, TOPIC, Broker
 from tests.bench.machine import Cores, pinned
-from tests.bench.peers.serve import PeerSpec
+from tests.bench.peers.spec import PeerSpec
 from tests.bench.running import RunFailed
 
 __all__ = ["BULK", "TRACK", "Opener", "Running", "Stage", "go_peer", "module", "ours", "peer"]

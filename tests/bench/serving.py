@@ -8,7 +8,7 @@ ours it may also be in the spool, whose account is read.
 """
 
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -22,7 +22,7 @@ from tests.bench.report import Measured
 from tests.bench.running import Rounds, RunFailed
 from tests.bench.servers import Opener, Running, Stage
 
-__all__ = ["Bench", "Served", "Shares", "Window", "counted", "interleave"]
+__all__ = ["Account", "Bench", "Served", "Shares", "Window", "counted", "interleave"]
 
 #: Between two runs, so that what is still in work of one is not work of the next.
 _REST_S = 0.3
@@ -155,10 +155,14 @@ async def _own(server: Running) -> tuple[float, float]:
     await trio.lowlevel.checkpoint()
     if server.collector is None:
         return 0.0, 0.0
-    ledger = (await server.collector.stats())["sources"]["ledger"]
-    metrics = (await server.collector.asking.request("GET", "/metrics")).body.decode()
-    collected = [line for line in metrics.splitlines() if line.startswith("collector_gc_seconds_total")]
-    return float(ledger["spooled_total"]), sum(float(line.rpartition(" ")[2]) for line in collected)
+    lines = (await server.collector.asking.request("GET", "/metrics")).body.decode().splitlines()
+    spooled = _total(line for line in lines if line.startswith("collector_events_total{") and '"spooled"' in line)
+    return spooled, _total(line for line in lines if line.startswith("collector_gc_seconds_total{"))
+
+
+def _total(lines: Iterable[str]) -> float:
+    """Of a metric's lines, those of every worker."""
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 async def interleave(

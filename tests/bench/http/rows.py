@@ -10,8 +10,7 @@ import trio
 
 from tests.bench.figures import at_least, at_most
 from tests.bench.http.running import Bench, Contender, interleave
-from tests.bench.peers.sending import SendingSpec
-from tests.bench.peers.serve import PeerSpec
+from tests.bench.peers.spec import PeerSpec, SendingSpec
 from tests.bench.report import Check, Column, Measured, Row
 from tests.bench.scores import Scores
 from tests.bench.servers import Opener, go_peer, module, ours, peer

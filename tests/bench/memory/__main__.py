@@ -42,7 +42,6 @@ __all__ = ["ROWS", "main"]
 ROWS = ("M1", "M2", "M3")
 #: Of the last row: tries after which memory is read; with tracemalloc a try takes four times as long.
 TRIES, TRACED_TRIES = (0, 10, 1_000, 100_000), (0, 10, 1_000, 10_000)
-_REST_S = 2.0
 _HELD_WITHIN_S = 120.0
 _STOPPED_S, _RUNNING_S = 0.8, 0.2
 
@@ -82,7 +81,7 @@ async def run(arguments: argparse.Namespace) -> Report:
                 warmup_s=1.0,
             )
             if "M1" in arguments.rows:
-                rows.append(await _measure_connections(bench, arguments.connections))
+                rows.append(await _measure_connections(bench, arguments.connections, 0.5 if quick else 2.0))
             if "M3" in arguments.rows:
                 rows.append(await _measure_gc(bench))
             if "M2" in arguments.rows:
@@ -103,13 +102,13 @@ async def run(arguments: argparse.Namespace) -> Report:
 _KINDS = {"keep-alive connections": "http", "websockets": "ws"}
 
 
-async def _measure_connections(bench: Bench, count: int) -> Row:
+async def _measure_connections(bench: Bench, count: int, rest_s: float) -> Row:
     """M1. On cancellation: every process is ended."""
     contenders = [Contender(name=f"{count:,} idle {what}".replace(",", " ")) for what in _KINDS]
     kinds = dict(zip((each.name for each in contenders), _KINDS.values(), strict=True))
 
     async def measure(each: Contender) -> Mapping[str, float]:
-        return await _hold(bench, kinds[each.name], count)
+        return await _hold(bench, kinds[each.name], count, rest_s)
 
     measured = list((await interleave(bench.rounds, "M1", contenders, measure, _describe_held)).values())
     scores = Scores(measured)
@@ -135,7 +134,7 @@ def _describe_held(figures: Mapping[str, float]) -> str:
     return f"idle {figures['idle_mb']:.1f} MB, {figures['each_kb']:.1f} kB each"
 
 
-async def _hold(bench: Bench, kind: str, count: int) -> dict[str, float]:
+async def _hold(bench: Bench, kind: str, count: int, rest_s: float) -> dict[str, float]:
     stage = bench.stage
     bodies = single_bodies(stage.directory)
     body = (await trio.Path(bodies.file).read_bytes()).partition(b"\n")[0].decode()
@@ -143,7 +142,7 @@ async def _hold(bench: Bench, kind: str, count: int) -> dict[str, float]:
         port = server.http.rpartition(":")[2]
         load = Load(bodies=bodies, path=TRACK, connections=64)
         (await run_wrk(stage.cores.rest, server.http, load, bench.warmup_s)).check()
-        await trio.sleep(_REST_S)
+        await trio.sleep(rest_s)
         idle = family_bytes(family(server.child.pid))
         held = trio.Event()
 
@@ -160,7 +159,7 @@ async def _hold(bench: Bench, kind: str, count: int) -> dict[str, float]:
                     await held.wait()
             if not held.is_set():
                 raise RunFailed("the connections: " + " | ".join(list(child.tail)[-3:] or ["too slow"]))
-            await trio.sleep(_REST_S)
+            await trio.sleep(rest_s)
             assert server.collector is not None
             open_now = (await server.collector.stats())["sources"]["connections"]["open"]
             if open_now < count:

@@ -9,23 +9,13 @@ from functools import partial
 from itertools import cycle
 from typing import Protocol
 
-from msgspec import Struct
+from tests.bench.peers.spec import SendingSpec
 
-__all__ = ["Sending", "SendingSpec", "make_sending"]
+__all__ = ["Sending", "make_sending"]
 
 #: Between two looks at librdkafka's answers, while some are owed. A thread that polls costs a wait for the interpreter
 #: lock an answer; a shorter pause costs a pass of the loop each.
 _LOOK_EVERY_S = 0.0005
-
-
-class SendingSpec(Struct, frozen=True, kw_only=True):
-    """Which producer, with which settings."""
-
-    client: str
-    """``aiokafka`` | ``librdkafka``."""
-    bulk: str = "send"
-    """How aiokafka takes many: ``send`` each, or ``send_batch``."""
-    linger_ms: float = 0
 
 
 class Sending(Protocol):

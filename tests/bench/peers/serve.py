@@ -9,22 +9,10 @@ import msgspec
 import uvicorn
 
 from tests.bench.peers.apps import App, floor, make_app
-from tests.bench.peers.sending import SendingSpec, make_sending
+from tests.bench.peers.sending import make_sending
+from tests.bench.peers.spec import PeerSpec
 
-__all__ = ["PeerSpec", "main"]
-
-
-class PeerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a peer is told."""
-
-    port: int
-    framework: str
-    """``fastapi`` | ``starlette`` | ``bare`` | ``floor``: an application that answers at once, without Kafka."""
-    sending: SendingSpec | None = None
-    bootstrap_servers: str = ""
-    topic: str = ""
-    websockets: str = "none"
-    """uvicorn's name of the implementation."""
+__all__ = ["main"]
 
 
 def main() -> None:

@@ -32,8 +32,7 @@ from tests.bench import serving
 from tests.bench.broker import open_broker
 from tests.bench.figures import at_least
 from tests.bench.machine import choose_cores, pinned
-from tests.bench.peers.sending import SendingSpec
-from tests.bench.peers.serve import PeerSpec
+from tests.bench.peers.spec import PeerSpec, SendingSpec
 from tests.bench.report import Check, Column, Report, Row
 from tests.bench.running import Rounds, RunFailed, about_machine, command_line, finish, say
 from tests.bench.scores import Scores

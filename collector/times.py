@@ -61,10 +61,10 @@ def moment_of(time_ms: int) -> datetime | None:
         return None
 
 
-def shifted(moment: datetime, by_ms: int) -> datetime | None:
-    """The moment so many milliseconds later; None outside of the years 1 to 9999."""
+def shifted(moment: datetime, by: timedelta) -> datetime | None:
+    """The moment so much later; None outside of the years 1 to 9999."""
     try:
-        return moment + timedelta(milliseconds=by_ms)
+        return moment + by
     except OverflowError:
         return None
 

@@ -15,7 +15,7 @@ a batch without events is a success.
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -153,7 +153,7 @@ class Segment:
         try:
             event = self._decided(codec, body, call)
             sent_at_ms = None if event.sent_at is None else to_ms(event.sent_at)
-            made = _event(kind, 0, body, event, request.received_at_ms, sent_at_ms)
+            made = _event(kind, 0, body, event, request.received_at_ms, None)
         except BadEvent as bad:
             rejection = Rejection(position=0, code=bad.code, message=bad.message, original=body)
             return Parsed(
@@ -182,12 +182,21 @@ class Segment:
         events: list[Event] = []
         rejections: list[Rejection] = []
         received_at_ms, event_bytes = request.received_at_ms, self._event_bytes
+        skew = None if sent_at_ms is None else timedelta(milliseconds=received_at_ms - sent_at_ms)
         for position, (piece, event) in enumerate(zip(slices, decoded, strict=True)):
             try:
                 # What `_decided` would find out, without the call: most events are small, flat and well-typed.
                 if event is None or len(piece) > event_bytes or piece.count(b"{") + piece.count(b"[") > NESTING_MAX:
                     event = self._decided(codec, piece, event)
-                events.append(_event(event.type or "", position, piece, event, received_at_ms, sent_at_ms))
+                # What `_event` would make of what SDKs send.
+                elif event.event and event.type == "track" and skew is not None:
+                    user_id, moment = event.user_id, event.original_timestamp or event.timestamp
+                    if user_id and isinstance(user_id, str) and user_id not in NOBODY:
+                        if moment is not None:
+                            moment = shifted(moment, skew)
+                        events.append(Event(position, "track", event.message_id or None, user_id, moment, piece))
+                        continue
+                events.append(_event(event.type or "", position, piece, event, received_at_ms, skew))
             except BadEvent as bad:
                 rejections.append(Rejection(position=position, code=bad.code, message=bad.message, original=piece))
         return Parsed(
@@ -252,9 +261,12 @@ def _event(
     body: bytes,
     event: SegmentEvent,
     received_at_ms: int,
-    sent_at_ms: int | None,
+    skew: timedelta | None,
 ) -> Event:
-    """Check what this kind of event needs, and make it. Raises `BadEvent`."""
+    """Check what this kind of event needs, and make it; ``skew`` is the batch's, if it says when it was sent.
+
+    Raises `BadEvent`.
+    """
     user_id, anonymous_id = event.user_id, event.anonymous_id
     if isinstance(user_id, int):
         user_id = str(user_id)
@@ -269,10 +281,10 @@ def _event(
         raise BadEvent("missing_field", f"{needed} is needed")
     moment = event.original_timestamp or event.timestamp
     if moment is not None:
-        if sent_at_ms is None and event.sent_at is not None:
-            sent_at_ms = to_ms(event.sent_at)
-        if sent_at_ms is not None:
-            moment = shifted(moment, received_at_ms - sent_at_ms)
+        if skew is None and event.sent_at is not None:
+            skew = timedelta(milliseconds=received_at_ms - to_ms(event.sent_at))
+        if skew is not None:
+            moment = shifted(moment, skew)
     identity = user_id if user_id and user_id not in NOBODY else usable_identity(anonymous_id)
     return Event(position, kind, event.message_id or None, identity, moment, body)
 

@@ -1,6 +1,6 @@
 """Times in and out, and what is kept of an address."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import pytest
@@ -40,7 +40,7 @@ def test_moment_of_milliseconds_has_them(ms: int) -> None:
 
 @given(st.datetimes(timezones=st.just(UTC)), st.integers(-(10**15), 10**15))
 def test_moment_is_shifted_by_milliseconds_or_lost(moment: datetime, by_ms: int) -> None:
-    later = shifted(moment, by_ms)
+    later = shifted(moment, timedelta(milliseconds=by_ms))
     assert rfc3339_json(to_ms(moment) + by_ms) == (b"null" if later is None else moment_json(later))
 
 

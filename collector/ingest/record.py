@@ -136,7 +136,7 @@ def encode_events(
         if id_:
             quoted, message_id = _quote(id_), id_.encode()
         else:
-            ids = ids or _ids(context.request_id, events[-1].position)
+            ids = ids or (_id if parsed.single else _ids)(context.request_id, events[-1].position)
             place = event.position * ID_HEX_CHARS
             message_id = ids[place : place + ID_HEX_CHARS]
             quoted = b'"%b"' % message_id
@@ -188,6 +188,11 @@ def build_records(
 def build_record(event: Event, parsed: Parsed, context: RecordContext, seq: int, config: Config) -> Record:
     """Build the record of one of ``parsed.events``."""
     return build_records((event,), parsed, context, seq, config)[0]
+
+
+def _id(request_id: str, last: int) -> bytes:
+    """As `_ids`, where there is no other event: for half the price."""
+    return hashlib.blake2s(request_id.encode(errors="replace"), digest_size=ID_HEX_CHARS // 2).hexdigest().encode()
 
 
 def _ids(request_id: str, last: int) -> bytes:

@@ -294,3 +294,15 @@ def test_numbers_grow_through_a_power_of_ten_and_doubtful_ones_say_so() -> None:
         for position in range(5)
     ]
     assert [len(json.loads(record.value or b"")) for record in records] == [len(MEMBERS)] * 5
+
+
+def test_single_event_without_an_id_has_one_of_its_request() -> None:
+    one = event(id=None)
+    ids = [
+        json.loads(build_record(one, parsed(one, single=True), context(request_id=name), 1, Config()).value or b"")[
+            "id"
+        ]
+        for name in ("r-1", "r-1", "r-2")
+    ]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(len(id_) == 32 and int(id_, 16) for id_ in ids)

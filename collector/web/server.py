@@ -97,16 +97,16 @@ async def serve_http(  # noqa: ASYNC128
     tls = make_server_context(config.http)
     descriptor = listener.fileno()
     settings = hypercorn_config(config, listener)
+    # The same number, which Hypercorn closes: this object never does.
+    queue = socket.socket(fileno=descriptor)
+    queue.setblocking(False)
+    lane = Lane(app, config, limits, queue, tls) if server == "lane" else None
     setattr(settings, LIMITS_ATTRIBUTE, limits)
-    lane = Lane(app, config, limits, tls) if server == "lane" else None
     if lane is None and tls is not None:
         # These make it speak TLS; the context is ours.
         settings.certfile = settings.keyfile = config.http.ssl_certfile
         settings.create_ssl_context = lambda: tls  # type: ignore[method-assign]  # of this one object
     setattr(settings, CONNECTION_ATTRIBUTE, Connection if lane is None else lane.connect)
-    # The same number, which Hypercorn closes: this object never does.
-    queue = socket.socket(fileno=descriptor)
-    queue.setblocking(False)
 
     async def until_nobody_connects() -> None:
         await shutdown()

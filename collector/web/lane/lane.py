@@ -12,7 +12,6 @@ is in work, and for `IDLE_DRAIN_S` at least: who was just about to send is answe
 import socket
 import ssl
 import sys
-from collections.abc import Callable
 from math import inf
 from typing import Any, NoReturn
 
@@ -23,16 +22,14 @@ from collector.deadlines import DeadlineChain
 from collector.ingest.nursery import GRID_S
 from collector.web.asgi_types import AsgiApp
 from collector.web.connections import ConnectionLimits
+from collector.web.lane.accepting import Accepted
 from collector.web.lane.clock import LOOK_S, LaneClock
-from collector.web.lane.connection import Address, Connection
+from collector.web.lane.connection import Connection
 from collector.web.lane.handover import ReplayedStream, ReplayedTlsStream
 from collector.web.lane.reactor import Reactor
-from collector.web.lane.socket_transport import SocketTransport
 from collector.web.lane.tls_transport import TlsTransport
-from collector.web.lane.transport import Transport
 from collector.web.lane.websocket import WebsocketSettings
 from collector.web.lane.websockets import Websockets
-from collector.web.listeners import refuse
 from collector.web.stock import Connection as StockConnection
 
 __all__ = ["IDLE_DRAIN_S", "Lane"]
@@ -47,15 +44,22 @@ class Lane:
     Args:
         app: the application.
         limits: who counts them.
+        listener: where they come in; Hypercorn accepts on it too, and closes it.
         tls: what clients must speak.
     """
 
     def __init__(
-        self, app: AsgiApp, config: Config, limits: ConnectionLimits, tls: ssl.SSLContext | None = None
+        self,
+        app: AsgiApp,
+        config: Config,
+        limits: ConnectionLimits,
+        listener: socket.socket,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.app = app
         self.config = config
         self.limits = limits
+        self.listener = listener
         self.tls = tls
         self.clock = LaneClock()
         self.reactor = Reactor() if sys.platform == "linux" else None
@@ -147,47 +151,3 @@ class Lane:
                     if not connection.parser.started:
                         connection.let_go()
             await trio.sleep(GRID_S)
-
-
-class Accepted:
-    """A connection before and after its requests: its socket, and its place among the others."""
-
-    def __init__(self, lane: Lane, state: dict[str, Any], stream: trio.SocketStream) -> None:
-        self._lane = lane
-        self._state = state
-        self._stream = stream
-
-    async def run(self) -> None:
-        """Serve it; never raises for it. On cancellation: it is closed."""
-        lane = self._lane
-        sock = take_socket(self._stream)
-        try:
-            client, server = _address(sock, sock.getpeername), _address(sock, sock.getsockname)
-        except OSError:  # it is gone
-            sock.close()
-            return
-        plain = SocketTransport(sock, lane.reactor, lane.config.http.send_timeout_s)
-        transport: Transport = plain if lane.tls is None else TlsTransport(plain, lane.tls)
-        connection = Connection(lane, transport, client, server, self._state)
-        if not lane.limits.take(connection):
-            refuse(sock, cleartext=lane.tls is None)
-            return
-        lane.connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            lane.connections.discard(connection)
-            lane.limits.give_back(connection)
-
-
-def take_socket(stream: trio.SocketStream) -> socket.socket:
-    """The socket of a stream of Trio's, which is empty afterwards."""
-    theirs = stream.socket
-    sock = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=theirs.detach())
-    sock.setblocking(False)
-    return sock
-
-
-def _address(sock: socket.socket, name: Callable[[], Any]) -> Address:
-    found = name()
-    return (found[0], found[1]) if sock.family in (socket.AF_INET, socket.AF_INET6) else None

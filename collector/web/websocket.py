@@ -38,6 +38,9 @@ __all__ = ["serve_websocket"]
 
 log = get_logger("websocket")
 
+#: What is counted for a message that ended so; `Status.word` makes it anew.
+_WORDS = {status: status.word for status in Status}
+
 #: How long a client may take to answer our close frame before its connection is cut.
 CLOSE_WAIT_S = 2.0
 
@@ -299,14 +302,16 @@ class Session:
         for message in messages:
             verdict = message.work.settle()
             message.reservation.close()
-            self._used_bytes -= message.size_bytes
+            size = message.size_bytes
+            self._used_bytes -= size
             self._messages -= 1
             monitor.stage("acknowledge", now - message.started)
-            if verdict.worst <= Status.SPOOLED:
-                self._outbox.settled(message.id, message.size_bytes, verdict.worst, now)
-                monitor.websocket_ack(verdict.worst.word)
+            status = verdict.worst
+            if status <= Status.SPOOLED:
+                self._outbox.settled(message.id, size, status, now)
+                monitor.websocket_ack(_WORDS[status])
             else:
-                self._answer(message.id, message.size_bytes, verdict, message.single)
+                self._answer(message.id, size, verdict, message.single)
         if self._ending:
             self._close_if_done()
         self._flush()

@@ -150,8 +150,24 @@ class LaneWebsocket:
 
     async def receive(self) -> Sequence[Received]:
         """As `Wire.receive`."""
-        while not self._frames.ended:
-            messages = await self._read()
+        frames = self._frames
+        while not frames.ended:
+            if not self._accepted or self._woken or self._early or self._answer_by < inf:
+                messages = await self._read()
+            else:
+                # As `_read`, for what nearly always comes.
+                try:
+                    data = await self._transport.receive()
+                except trio.BrokenResourceError:
+                    frames.lost()
+                    break
+                if not data:
+                    if not self._woken:
+                        frames.lost()
+                    continue
+                messages = frames.receive(data)
+                if frames.to_send or frames.ended:
+                    await self._after_read()
             if messages:
                 return messages
         return ()
@@ -188,11 +204,14 @@ class LaneWebsocket:
                 self._keep_early(data)
                 return ()
             messages = frames.receive(data)
-        if frames.to_send:
-            await self._flush()
-        if frames.ended:
-            self._transport.end()
+        await self._after_read()
         return messages
+
+    async def _after_read(self) -> None:
+        if self._frames.to_send:
+            await self._flush()
+        if self._frames.ended:
+            self._transport.end()
 
     async def _bytes(self) -> bytes:
         """What the client has sent; nothing when it is gone, or when there is something else to do."""

@@ -123,6 +123,7 @@ class Frames:
     """
 
     __slots__ = (
+        "_between",
         "_fragments",
         "_fragments_text",
         "_max_message_bytes",
@@ -142,6 +143,7 @@ class Frames:
         """Answers to what was received, in order: pongs, a close frame. The caller takes them."""
         self.ended = False
         """No message comes any more: the client has closed, or broken the protocol."""
+        self._between = self._between_messages()
         self.close_code: int = CloseCode.ABNORMAL
         """What an application is told when it has ended."""
 
@@ -157,13 +159,14 @@ class Frames:
     def receive(self, data: bytes) -> Sequence[Received]:
         """Take these bytes; returns the messages that are whole with them. Look at ``to_send`` and ``ended`` then."""
         messages: list[Received] = []
-        if self._between_messages():
+        if self._between:
             taken = self._take_plain(data, messages)
             if taken == len(data):
                 return messages
             if taken:
                 data = data[taken:]
         self._parse(data, messages)
+        self._between = self._between_messages()
         return messages
 
     def _between_messages(self) -> bool:
@@ -171,10 +174,10 @@ class Frames:
         protocol = self._protocol
         waits_in = getattr(protocol.parser, "gi_yieldfrom", None)
         return (
-            protocol.current_size is None
+            not self.ended
+            and protocol.current_size is None
             and waits_in is not None
             and waits_in.gi_code is _BETWEEN_FRAMES
-            and not self.ended
         )
 
     def _take_plain(self, data: bytes, messages: list[Received]) -> int:
@@ -261,6 +264,7 @@ class Frames:
             self.ended = True
             self.close_code = code
             self._fragments = None
+            self._between = False
 
     def _collect(self) -> None:
         # An empty one says that nothing follows, which ``ended`` says here.

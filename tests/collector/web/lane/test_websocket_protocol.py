@@ -317,7 +317,7 @@ def test_header_with_a_line_break_is_not_sent() -> None:
 
 def test_short_way_is_taken_between_messages_and_only_there() -> None:
     received = frames()
-    assert received._between_messages(), "the parser of `websockets` waits elsewhere now"
+    assert received._between, "the parser of `websockets` waits elsewhere now"
     for piece, between in [
         (frame(b"whole"), True),
         (frame(b"broken off")[:9], False),
@@ -327,9 +327,11 @@ def test_short_way_is_taken_between_messages_and_only_there() -> None:
         received = frames()
         if piece:
             received.receive(piece)
-            assert received._between_messages() is between
+            assert received._between is between
     received.receive(frame(b"last", CONTINUED))
-    assert received._between_messages()
+    assert received._between
+    received.receive(closing(1000))
+    assert not received._between
 
 
 any_payload = st.one_of(

@@ -83,7 +83,13 @@ def test_an_id_that_is_named_counts_when_the_ones_before_it_are_settled() -> Non
     assert answers.feed(server_frame(b'{"op":"ack","upto":1}')) == 2
 
 
-@pytest.mark.parametrize("payload", [b'{"op":"ack","id":1,"status":"busy"}', b'{"op":"drain","retry_after_s":1}'])
+def test_an_event_that_was_not_taken_is_settled_and_failed() -> None:
+    answers = Answers()
+    assert answers.feed(server_frame(b'{"op":"ack","id":1,"status":"busy"}')) == 1
+    assert answers.failed == 1
+
+
+@pytest.mark.parametrize("payload", [b'{"op":"ack","id":1,"status":"rejected"}', b'{"op":"drain","retry_after_s":1}'])
 def test_an_answer_that_is_no_acknowledgement_ends_the_load(payload: bytes) -> None:
     with pytest.raises(ValueError, match="the server says"):
         Answers().feed(server_frame(payload))

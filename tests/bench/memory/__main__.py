@@ -141,7 +141,7 @@ async def _hold(bench: Bench, kind: str, count: int, rest_s: float) -> dict[str,
     async with ours({"http": {"server": "lane"}})(stage, f"held-{kind}") as server:
         port = server.http.rpartition(":")[2]
         load = Load(bodies=bodies, path=TRACK, connections=64)
-        (await run_wrk(stage.cores.rest, server.http, load, bench.warmup_s)).check()
+        await run_wrk(stage.cores.rest, server.http, load, bench.warmup_s)
         await trio.sleep(rest_s)
         idle = family_bytes(family(server.child.pid))
         held = trio.Event()

@@ -46,6 +46,8 @@ __all__ = ["CONTENDERS", "ROWS", "main"]
 ROWS = ("W1",)
 SOCKETS = 64
 _SPARE_S = 60.0
+#: More than one message in so many that was not taken: the run measured something else.
+_FAILED_IN = 1000
 _PACKAGES = ("hypercorn", "trio", "wsproto", "uvicorn", "uvloop", "websockets", "starlette", "aiokafka")
 
 
@@ -169,11 +171,14 @@ async def _measure(bench: Bench, spec: Spec, only: str | None) -> Row:
             told, window = await _load(bench, spec, server)
             shares = window.shares(told.cpu_s)
             account.acknowledged = told.messages
+            if told.failed * _FAILED_IN > told.messages:
+                raise RunFailed(f"{told.failed} messages were not taken, {told.messages} were")
         figures = shares.figures(events=told.messages, wall_s=told.duration_s)
         return figures | {
             "p50_ms": told.p50_ms,
             "p99_ms": told.p99_ms,
             "worst_ms": told.worst_ms,
+            "failed": told.failed,
             "rss_bytes": window.resident_bytes(),
             "load_share": told.cpu_s / told.duration_s,
         }

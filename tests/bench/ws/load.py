@@ -7,8 +7,9 @@ Run as ``python -m tests.bench.ws.load SPEC`` (JSON); prints one line of JSON. O
 the mask of every frame is four zero bytes, so that masking costs nothing here and what it costs there: a server has to
 unmask whatever the mask is (RFC 6455 section 5.3 leaves it to the client).
 
-Invariant: counted are messages whose answer says that they are in Kafka or on our disk; any other answer, a frame that
-is none of ours, or a connection that ends, ends the process with an error.
+Invariant: counted are messages whose answer says that they are in Kafka or on our disk; what a server did not take
+because it was busy or late is counted apart. Any other answer, a frame that is none of ours, or a connection that ends,
+ends the process with an error.
 """
 
 import os
@@ -30,6 +31,8 @@ __all__ = ["Answers", "Spec", "Told", "frame_of", "handshake_of", "main"]
 _PATH = "/v1/ws"
 _SUBPROTOCOL = "collector.v1"
 _HANDSHAKE_S = 20.0
+#: A server that is busy with its start is asked again.
+_AGAIN_S = 0.5
 #: A socket that waits for an answer for this long has lost it.
 _PATIENCE_S = 10.0
 _READ_BYTES = 65_536
@@ -54,6 +57,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What it says."""
 
     messages: int
+    failed: int
+    """Not taken, in the window; not among ``messages``."""
     duration_s: float
     p50_ms: float
     p99_ms: float
@@ -87,19 +92,21 @@ def handshake_of(port: int) -> bytes:
 class Answers:
     """The frames that a server sends on one socket, and up to which id they settle what was sent."""
 
-    __slots__ = ("_early", "_rest", "settled")
+    __slots__ = ("_early", "_rest", "failed", "settled")
 
     def __init__(self) -> None:
         self._rest = b""
         self._early: set[int] = set()
         self.settled = 0
         """Every id up to here has its answer."""
+        self.failed = 0
+        """Of them, those that were not taken."""
 
     def feed(self, data: bytes) -> int:
         """Take what was read; returns how many more ids are settled.
 
         Raises:
-            ValueError: a frame says that an event is neither in Kafka nor on the disk, or is none of the protocol's.
+            ValueError: a frame says that an event is wrong, or is none of the protocol's.
         """
         before = self.settled
         data = self._rest + data if self._rest else data
@@ -130,7 +137,9 @@ class Answers:
             return
         else:
             said = msgspec.json.decode(payload)
-            if said.get("status") not in ("delivered", "spooled"):
+            if said.get("status") in ("busy", "not_sent", "unknown"):
+                self.failed += 1
+            elif said.get("status") not in ("delivered", "spooled"):
                 raise ValueError(f"the server says {payload[:200]!r}")
             self._early.add(said["id"])
             self._upto(self.settled)
@@ -180,6 +189,17 @@ class _Socket:
         self.sent_at.append(now)
 
 
+def _connected(port: int, place: int) -> _Socket:
+    until = time.monotonic() + _HANDSHAKE_S
+    while True:
+        try:
+            return _Socket(port, place)
+        except ValueError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN_S)
+
+
 class _Load:
     """All sockets, and what they have measured."""
 
@@ -189,12 +209,13 @@ class _Load:
         self._epoll = select.epoll()
         self._sockets: dict[int, _Socket] = {}
         self.messages = 0
+        self.failed = 0
         self.latencies = array("d")
 
     def open(self) -> None:
         """Connect, and send the first messages."""
         for number in range(self._spec.sockets):
-            each = _Socket(self._spec.port, number * 61)
+            each = _connected(self._spec.port, number * 61)
             self._sockets[each.socket.fileno()] = each
             self._epoll.register(each.socket, select.EPOLLIN | select.EPOLLET)
         for each in self._sockets.values():
@@ -225,13 +246,16 @@ class _Load:
                 return
             if not data:
                 raise ValueError("the server closed the connection")
+            failed = each.answers.failed
             settled = each.answers.feed(data)
             if settled:
                 now = time.perf_counter()
                 for sent_at in each.sent_at[:settled]:
                     self.latencies.append(now - sent_at)
                 del each.sent_at[:settled]
-                self.messages += settled
+                failed = each.answers.failed - failed
+                self.failed += failed
+                self.messages += settled - failed
                 for _ in range(settled):
                     each.send(self._bodies, now)
             if len(data) < _READ_BYTES:
@@ -246,7 +270,7 @@ def main() -> None:
         load.open()
         load.run(spec.warmup_s)
         print("begin", flush=True)
-        load.messages, load.latencies = 0, array("d")
+        load.messages, load.failed, load.latencies = 0, 0, array("d")
         cpu_s = time.process_time()
         duration_s = load.run(spec.measure_s)
         cpu_s = time.process_time() - cpu_s
@@ -255,6 +279,7 @@ def main() -> None:
     ordered = sorted(load.latencies)
     told = Told(
         messages=load.messages,
+        failed=load.failed,
         duration_s=duration_s,
         p50_ms=percentile(ordered, 0.5) * 1e3,
         p99_ms=percentile(ordered, 0.99) * 1e3,

@@ -15,7 +15,7 @@ from collector.web.body import RequestBody, send_parked
 from collector.web.lane import connection as connection_module
 from collector.web.lane.cycle import Cycle
 from collector.web.listeners import open_listener
-from collector.web.server import hypercorn_config
+from collector.web.server import hypercorn_config, server_for
 
 CONFIG = Config(
     http=HttpConfig(bind="127.0.0.1:0", server="stock", send_timeout_s=1.0), shutdown=ShutdownConfig(drain_s=2.0)
@@ -339,3 +339,31 @@ async def test_connections_beyond_the_bound_are_turned_away(ours) -> None:
             await third.send_all(GET)
             assert b"200" in await answer(third)
         assert server.limits.statistics().turned_away_total == 1
+
+
+@pytest.mark.parametrize("ours", ["lane"], indirect=True)
+async def test_hypercorn_that_does_not_start_the_lane_is_said_and_the_stock_server_serves(
+    ours, monkeypatch, capsys
+) -> None:
+    lane = replace(CONFIG, http=replace(CONFIG.http, server="lane"))
+    assert server_for(lane) == "lane"
+    monkeypatch.setattr("collector.web.server.lane_fits", lambda: False)
+    assert server_for(lane) == "stock"
+    async with ours(reading, lane) as server:
+        async with await server.connect() as client:
+            await client.send_all(GET)
+            assert b"200" in await answer(client)
+    assert "the stock server serves" in capsys.readouterr().err
+
+
+def test_lane_fits_only_where_hypercorn_starts_a_connection_by_its_name(monkeypatch) -> None:
+    import hypercorn.trio.run as hypercorn_run
+
+    from collector.web.stock import lane_fits
+
+    assert lane_fits()
+
+    async def another_way(app: object, config: object) -> None: ...
+
+    monkeypatch.setattr(hypercorn_run, "worker_serve", another_way)
+    assert not lane_fits()

@@ -170,10 +170,15 @@ async def _bad_manners(address: str) -> None:
             await http.read_reply()
 
 
+@pytest.mark.parametrize("server", ["lane", "stock"])
 async def test_half_a_body_is_400_in_form_on_the_bare_port(
-    new_topic: Callable[[int], str], settings: Callable[[str], dict[str, dict[str, object]]], tmp_path: Path
+    new_topic: Callable[[int], str],
+    settings: Callable[[str], dict[str, dict[str, object]]],
+    tmp_path: Path,
+    server: str,
 ) -> None:
-    configured: dict[str, dict[str, object]] = {**settings(new_topic(1)), "http": {"body_timeout_s": 0.5}}
+    http_settings = {"body_timeout_s": 0.5, "server": server}
+    configured: dict[str, dict[str, object]] = {**settings(new_topic(1)), "http": http_settings}
     async with open_collector(tmp_path, configured) as collector, open_http(collector.http) as http:
         reply = await http.exchange(b"POST /v1/track HTTP/1.1\r\nHost: a\r\nContent-Length: 500\r\n\r\n{")
         assert_form(SEGMENT, reply)

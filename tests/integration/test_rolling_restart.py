@@ -73,6 +73,7 @@ class Slot:
     directory: Path
     settings: dict[str, dict[str, object]]
     port: int
+    server: str
     end: trio.Event
     running: list[trio.Event] = field(default_factory=lambda: [trio.Event(), trio.Event()])
     restart: trio.Event = field(default_factory=trio.Event)
@@ -81,7 +82,8 @@ class Slot:
     async def run(self) -> None:
         await trio.lowlevel.checkpoint()
         for number, until in enumerate((self.restart, self.end)):
-            tables = {**self.settings, "http": {"bind": f"127.0.0.1:{self.port}"}, "shutdown": {"delay_s": DELAY_S}}
+            http = {"bind": f"127.0.0.1:{self.port}", "server": self.server}
+            tables = {**self.settings, "http": http, "shutdown": {"delay_s": DELAY_S}}
             async with open_collector(self.directory / str(number), tables) as collector:
                 self.running[number].set()
                 await until.wait()
@@ -106,16 +108,18 @@ def free_port() -> int:
 
 
 @pytest.mark.timeout(90)
+@pytest.mark.parametrize("server", ["lane", "stock"])
 async def test_rolling_restart_fails_no_request_and_each_process_leaves_a_receipt(
     kafka: KafkaCluster,
     new_topic: Callable[[int], str],
     settings: Callable[[str], dict[str, dict[str, object]]],
     tmp_path: Path,
+    server: str,
 ) -> None:
     topic = new_topic(6)
     seen = Seen()
     stop, end = trio.Event(), trio.Event()
-    slots = [Slot(tmp_path / f"slot-{number}", settings(topic), free_port(), end) for number in range(2)]
+    slots = [Slot(tmp_path / f"slot-{number}", settings(topic), free_port(), server, end) for number in range(2)]
     async with trio.open_nursery() as processes, AsyncExitStack() as stack:
         for slot in slots:
             processes.start_soon(slot.run)

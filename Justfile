@@ -32,7 +32,7 @@ fmt:
 integration *ARGS: _nginx _wrk
     pytest -m integration {{ ARGS }}
 
-# Benchmarks against others, WHAT = kafka | http | ws | memory | …: `just bench http [--quick] [--rows H1,B2] [--json FILE] [--markdown FILE]`.
+# Benchmarks against others, WHAT = kafka | http | ws | memory | stages | …: `just bench http [--quick] [--rows H1,B2] [--json FILE] [--markdown FILE]`.
 bench WHAT *ARGS: _wrk
     @python -c 'import aiokafka, confluent_kafka, fastapi, httptools, kafka, starlette, trustme, uvicorn, uvloop, websockets' 2>/dev/null || uv sync --inexact --group bench
     @python -m tests.bench.{{ WHAT }} {{ ARGS }}

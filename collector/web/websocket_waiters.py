@@ -28,7 +28,7 @@ __all__ = ["TOGETHER_S", "Waiters"]
 
 log = get_logger("websocket")
 
-#: How long a message that is settled well may wait for those that came with it.
+#: How long a message that is settled well may wait for those that came with it; at most a quarter of their time.
 TOGETHER_S = 0.05
 
 #: Tasks that one session keeps for later: a client that waits for each answer needs one.
@@ -170,7 +170,8 @@ class _Waiter:
     async def _wait(self) -> None:  # noqa: ASYNC910  # all delivered is the one way without
         messages = self._messages
         if len(messages) > 1:
-            with trio.move_on_after(TOGETHER_S):  # noqa: ASYNC912  # they are waited for unless they are there
+            left_s = max(0.0, self._deadline - trio.current_time())
+            with trio.move_on_after(min(TOGETHER_S, left_s / 4)):  # noqa: ASYNC912  # they are waited for unless they are there
                 for message in messages:
                     await message.work.wait_delivered()
             self._part()

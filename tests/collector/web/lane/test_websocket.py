@@ -570,6 +570,20 @@ async def test_message_out_of_time_takes_its_own_records_and_not_those_that_came
     web.assert_idle()
 
 
+async def test_hasty_messages_of_one_read_still_have_their_time_for_the_spool(open_web, autojump_clock) -> None:
+    async with open_web(spool=SpoolConfig(path=":memory:")) as web, opened(web.app) as served:
+        link = served.link
+        link.write(track(1))
+        await trio.sleep(0.5)
+        web.cluster.pause_broker(1)
+        link.write(track(2, deadline_ms=40) + track(3, deadline_ms=40))
+        await trio.sleep(0.2)
+        assert (link.upto(), link.named(), web.books.spooled_total) == (3, {}, 2)
+        web.cluster.resume_broker(1)
+        await trio.sleep(5)
+        web.assert_idle()
+
+
 async def test_message_parked_on_a_resting_task_is_taken_back_when_its_time_is_over(web, autojump_clock) -> None:
     async with opened(web.app) as served:
         link = served.link

@@ -172,7 +172,10 @@ class Connection:
             data = await self.transport.receive()
         except trio.BrokenResourceError:
             self._note_end()
-            return
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
         if data:
             self._ahead += len(data)
             self.parser.feed(data)
@@ -271,12 +274,28 @@ class Connection:
 
     async def _wait_for_request(self) -> bool:
         """Read until there is a request, or an HTTP/2 preface; False: the connection is over, and all is said."""
-        parser, requests = self.parser, self.parser.requests
+        parser = self.parser
         self._cycle = None
         self._ahead = 0
+        self.waiting_since = self.clock.now
+        if not (self.at_end or self.late or parser.held or parser.refusal is not None):
+            # The usual way, with as few steps as it can have: a whole request in one read.
+            try:
+                data = await self.transport.receive()
+            except trio.BrokenResourceError:
+                self._note_end()
+                return False
+            self._take(data)
+            if parser.requests:
+                self.waiting_since = inf
+                return True
+        return await self._wait_for_rest()
+
+    async def _wait_for_rest(self) -> bool:
+        """As `_wait_for_request`, where that takes more than one read, or has nothing to wait for."""
+        parser, requests = self.parser, self.parser.requests
         if parser.held:
             parser.feed(b"")
-        self.waiting_since = self.clock.now
         in_head = False
         while not requests and not parser.prior_knowledge:
             if parser.refusal is not None:

@@ -11,6 +11,7 @@ slows the client down; so read-ahead costs no memory here, and is bounded by the
 import socket
 
 import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from collector.web.lane.reactor import HANGUP, Reactor
 
@@ -67,7 +68,7 @@ class SocketTransport:
         self._interrupted = False
         self._ended = False
         self._reads = 0
-        self._task: trio.lowlevel.Task | None = None
+        self._task: Task | None = None
         self._alone: trio.CancelScope | None = None
         self._waits_as_trio = 0
         self._unsent: memoryview | None = None
@@ -82,18 +83,25 @@ class SocketTransport:
 
     async def receive(self) -> bytes:
         """As `Transport.receive`."""
+        # One function and not several, because a task that is woken goes through each that waits.
         while True:
-            if self.closed:
-                raise trio.BrokenResourceError("the connection was closed")
             if self._readable:
                 data = self._read()
                 if data is not None:
                     if self._reads >= READS_IN_A_ROW:
                         self._reads = 0
-                        await trio.lowlevel.checkpoint()
+                        await checkpoint()
                     return data
             self._reads = 0
-            await self._wait()
+            if self.closed:
+                raise trio.BrokenResourceError("the connection was closed")
+            if self._task is not None:
+                raise trio.BusyResourceError("another task is reading this connection")
+            if self._watched or self._watch():
+                self._task = current_task()
+                await wait_task_rescheduled(self._stop_waiting)
+            else:
+                await self._wait_alone()
             if self._interrupted:
                 self._interrupted = False
                 return b""
@@ -114,17 +122,13 @@ class SocketTransport:
         self._reads += 1
         return data
 
-    async def _wait(self) -> None:
-        if self._task is not None:
-            raise trio.BusyResourceError("another task is reading this connection")
+    def _watch(self) -> bool:
+        """Have the reactor tell us from now on; False: there is none."""
         if self._reactor is None:
-            await self._wait_alone()
-            return
-        if not self._watched:
-            self._reactor.watch(self._descriptor, self)
-            self._watched = True
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            return False
+        self._reactor.watch(self._descriptor, self)
+        self._watched = True
+        return True
 
     async def _wait_alone(self) -> None:
         try:
@@ -138,22 +142,25 @@ class SocketTransport:
             self._waits_as_trio -= 1
         self._readable = True
 
-    def _stop_waiting(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+    def _stop_waiting(self, _: RaiseCancelT) -> Abort:
         self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        return Abort.SUCCEEDED
 
     def readable(self, flags: int) -> None:
         """The reactor's word."""
         self._readable = True
         if flags & HANGUP:
             self._hangup = True
-        self._wake()
+        task = self._task
+        if task is not None:
+            self._task = None
+            reschedule(task)
 
     def _wake(self) -> None:
         task = self._task
         if task is not None:
             self._task = None
-            trio.lowlevel.reschedule(task)
+            reschedule(task)
 
     def interrupt(self) -> bool:
         """As `Transport.interrupt`."""
@@ -228,6 +235,7 @@ class SocketTransport:
         if self.closed:
             return
         self.closed = True
+        self._readable = False
         if self._watched:
             assert self._reactor is not None
             self._reactor.forget(self._descriptor)

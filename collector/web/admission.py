@@ -135,7 +135,8 @@ class Admission:
             raise Shed("bytes", "the server holds as many bytes as it may")
         tenant = reservation.tenant
         if tenant is not None:
-            self._check_share(tenant, more)
+            if self._contended_until is not None:
+                self._check_share(tenant, more)
             self._tenants[tenant] = self._tenants.get(tenant, 0) + more
         held = self._held = self._held + more
         if held > self._highest:
@@ -144,27 +145,25 @@ class Admission:
 
     def _move(self, reservation: Reservation, tenant: str) -> None:
         held = reservation.held_bytes
-        self._check_share(tenant, held)
+        if self._contended_until is not None:
+            self._check_share(tenant, held)
         if reservation.tenant is not None:
             self._leave_tenant(reservation.tenant, held)
         reservation.tenant = tenant
         self._tenants[tenant] = self._tenants.get(tenant, 0) + held
 
     def _check_share(self, tenant: str, more: int) -> None:
-        if (
-            self._contended_until is not None
-            and self.contended
-            and self._tenants.get(tenant, 0) + more > self._bound // 2
-        ):
+        if self.contended and self._tenants.get(tenant, 0) + more > self._bound // 2:
             self._shed["share"] += 1
             raise Shed("share", "this key holds half of what the server may, and others are waiting")
 
     def _leave_tenant(self, tenant: str, held: int) -> None:
-        left = self._tenants.get(tenant, 0) - held
+        tenants = self._tenants
+        left = tenants.get(tenant, 0) - held
         if left:
-            self._tenants[tenant] = left
+            tenants[tenant] = left
         else:
-            self._tenants.pop(tenant, None)
+            tenants.pop(tenant, None)
 
     def _release(self, reservation: Reservation) -> None:
         held = reservation.held_bytes

@@ -21,22 +21,26 @@ SWITCH_MAX_BYTES = 16
 def context_of(
     head: RequestHead,
     received_at_ms: int,
-    *,
     node: str,
     config: Config,
+    *,
     request_id: str | None = None,
     maybe_duplicate: bool = False,
 ) -> RecordContext:
     """The context of the events of one request, or of one message of a websocket (``request_id`` names it then)."""
     field = head.headers.fields.get
     agent, dnt, gpc = field(b"user-agent"), field(b"dnt"), field(b"sec-gpc")
-    if agent is not None and len(agent) > USER_AGENT_MAX_CHARS:
+    if agent is not None:
         agent = agent[:USER_AGENT_MAX_CHARS]
+    if dnt is not None and len(dnt) > SWITCH_MAX_BYTES:
+        dnt = None
+    if gpc is not None and len(gpc) > SWITCH_MAX_BYTES:
+        gpc = None
     return RecordContext(
         received_at_ms=received_at_ms,
         request_id=request_id or head.request_id,
         node=node,
-        client=_client(head.ip, config.privacy.ip, agent, _short(dnt), _short(gpc)),
+        client=_client(head.ip, config.privacy.ip, agent, dnt, gpc),
         maybe_duplicate=maybe_duplicate,
     )
 
@@ -52,10 +56,6 @@ def _client(
 ) -> bytes:
     client = Client.from_headers(kept_address(ip, kept), _text(agent), _text(dnt), _text(gpc))
     return client.members
-
-
-def _short(value: bytes | None) -> bytes | None:
-    return value if value is None or len(value) <= SWITCH_MAX_BYTES else None
 
 
 def _text(value: bytes | None) -> str | None:

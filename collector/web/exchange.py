@@ -40,6 +40,9 @@ __all__ = ["Exchange"]
 log = get_logger("web")
 
 
+_NO_QUERY: Mapping[str, str] = {}
+
+
 class BodyTooSlow(Exception):
     """The body was not complete in time: 400, and the connection is closed."""
 
@@ -161,8 +164,11 @@ class Exchange:
         """Stages 1 to 8. Raises `ClientFault`, `Shed`, `ClientGone`, `BodyTooSlow` before anything is enqueued."""
         services, head, limits = self._services, self._head, self._services.config.limits
         field = head.headers.fields.get
-        query = head.query()
-        patience = services.patience
+        patience, query, tenant = services.patience, _NO_QUERY, None
+        if head.query_string or field(b"authorization") is not None:
+            query = head.query()
+            if credential := head.credential(query):
+                tenant = services.keys.app_of_write_key(credential)
         if (timeout_ms := field(b"x-collector-timeout-ms")) is not None:
             patience = Patience.of(services.config.deadlines, timeout_of(timeout_ms.decode("latin-1")))
         coding = field(b"content-encoding")
@@ -170,8 +176,6 @@ class Exchange:
         length = head.content_length
         if length > limits.body_bytes:
             raise ClientFault("too_large", f"the body is larger than {limits.body_bytes} bytes")
-        credential = head.credential(query)
-        tenant = services.keys.app_of_write_key(credential) if credential else None
         reservation = services.admission.reserve(length, tenant)
         try:
             self._began_at = now = services.clock()
@@ -219,7 +223,7 @@ class Exchange:
         self._parsed_at = self._enqueued_at = services.clock()  # the latter until it is
         reservation.assign(parsed.app)
         services.check_quota(parsed, received_at_ms)
-        context = context_of(head, received_at_ms, node=services.node.name, config=services.config)
+        context = context_of(head, received_at_ms, services.node.name, services.config)
         work = services.ingest.begin(parsed, context, kafka_at)
         self._counted = True
         return work

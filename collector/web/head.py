@@ -28,6 +28,7 @@ MAX_TIMEOUT_MS = 2**31
 MAX_LENGTH_DIGITS = 20
 FORWARDED_MAX_BYTES = 512
 
+#: A name that a proxy gives to a request: bounded and printable.
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
 
@@ -156,7 +157,9 @@ class HeadReader:
                     # It is read from its end, and remembered: nobody has so many proxies.
                     forwarded = forwarded[-FORWARDED_MAX_BYTES:].partition(b",")[2]
                 ip = self._client_ip(ip, forwarded)
-            request_id = _believable(field(b"x-request-id"))
+            given = field(b"x-request-id")
+            if given is not None and _REQUEST_ID.match(given):
+                request_id = given.decode("ascii")
         path = scope["path"]
         return RequestHead(
             scope.get("method", "GET"),
@@ -166,13 +169,6 @@ class HeadReader:
             ip,
             request_id or self._next_id(),
         )
-
-
-def _believable(request_id: bytes | None) -> str | None:
-    """A name that a proxy gave to a request, if it is bounded and printable."""
-    if request_id is None or not _REQUEST_ID.match(request_id):
-        return None
-    return request_id.decode("ascii")
 
 
 def _path_of(target: str) -> str:

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from tests.bench.figures import Bound, ratios, spread_of
 from tests.bench.report import SATURATED, Check, Measured
 
-__all__ = ["Scores"]
+__all__ = ["Scores", "failed_note"]
+
+
+def failed_note(measured: Sequence[Measured]) -> str | None:
+    """A sentence on the requests that were refused or lost, and are in no rate."""
+    counts = {each.name: sum(each.values("failed")) for each in measured}
+    named = "; ".join(f"{name}: {count:.0f}" for name, count in counts.items() if count)
+    return f"Refused or lost, and in no rate: {named}." if named else None
 
 
 class Scores:

@@ -5,7 +5,7 @@ import pytest
 
 from tests.bench.figures import Bound, Spread, at_least, at_most, below, judge, percentile, ratios, spread_of
 from tests.bench.report import Check, Column, Measured, Report, Row, as_json, as_markdown
-from tests.bench.scores import Scores
+from tests.bench.scores import Scores, failed_note
 
 
 def test_spread_is_median_and_range() -> None:
@@ -99,6 +99,12 @@ def test_scores_name_who_was_not_saturated(measured: list[Measured]) -> None:
     assert Scores(measured).unsaturated() is None
     measured[1].runs[:] = [{"cpu_share": 0.5}]
     assert (Scores(measured).unsaturated() or "").startswith("Not saturated: theirs. ")
+
+
+def test_requests_that_failed_are_named(measured: list[Measured]) -> None:
+    assert failed_note(measured) is None
+    measured[1].runs.append({"failed": 3.0})
+    assert failed_note(measured) == "Refused or lost, and in no rate: theirs: 3."
 
 
 def _report(measured: list[Measured], checks: list[Check]) -> Report:

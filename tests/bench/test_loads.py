@@ -41,12 +41,12 @@ def told(**counts: int) -> Told:
     return Told(**{name: counts.get(name, 0) for name in names}, duration_us=1, p50_us=0, p99_us=0, worst_us=0)
 
 
-def test_one_failed_request_in_a_thousand_is_let_through() -> None:
-    told(requests=1000, refused=1).check()
-    assert told(requests=1000, refused=1).answered == 999
+def test_one_failed_request_in_a_hundred_is_let_through() -> None:
+    told(requests=100, refused=1).check()
+    assert told(requests=100, refused=1).answered == 99
 
 
-@pytest.mark.parametrize("counts", [{"requests": 1000, "read": 2}, {"requests": 5, "refused": 5}, {"connect": 9}])
+@pytest.mark.parametrize("counts", [{"requests": 100, "read": 2}, {"requests": 5, "refused": 5}, {"connect": 9}])
 def test_more_failed_requests_fail_the_run(counts: dict[str, int]) -> None:
     with pytest.raises(RunFailed, match="requests failed"):
         told(**counts).check()

@@ -2,7 +2,7 @@
 
 Owns: the bodies, one run of wrk, what its counts mean. Refuses to know: which server answers.
 
-Invariant: a request counts only if it was answered with less than 400; one in a thousand that was not fails the run.
+Invariant: a request counts only if it was answered with less than 400; one in a hundred that was not fails the run.
 
 wrk sends the next request of a connection when it has the answer to the last one, so its rate is what the server takes
 and its latencies are those of a server that is always full.
@@ -27,7 +27,7 @@ EVENT_BYTES = 250
 #: So many identities take turns, hence keys and partitions; a prime, so that it is in step with nothing.
 IDENTITIES = 997
 #: More than one request in so many refused or lost: the run measured something else.
-_FAILED_IN = 1000
+_FAILED_IN = 100
 #: Beyond its duration: wrk's own start, and the answers it still waits for.
 _SPARE_S = 30.0
 

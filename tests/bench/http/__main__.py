@@ -17,7 +17,7 @@ How the figures are made:
 - A rate is the rate of the side that was saturated, so that is said for each: the share of its core that the server
   used, what load and broker used together of theirs, and what others took.
 - "must" and "stretch" are what this project holds itself to. A missed one is marked; it does not fail the command. A
-  server that does not start, or refuses or loses more than one request in a thousand, does.
+  server that does not start, or refuses or loses more than one request in a hundred, does; fewer are named.
 """
 
 import argparse

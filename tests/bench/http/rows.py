@@ -12,7 +12,7 @@ from tests.bench.figures import at_least, at_most
 from tests.bench.http.running import Bench, Contender, interleave
 from tests.bench.peers.spec import PeerSpec, SendingSpec
 from tests.bench.report import Check, Column, Measured, Row
-from tests.bench.scores import Scores
+from tests.bench.scores import Scores, failed_note
 from tests.bench.servers import Opener, go_peer, module, ours, peer
 
 __all__ = ["GROUPS", "ROWS", "contenders_of", "measure"]
@@ -347,13 +347,13 @@ async def measure(bench: Bench, rows: Sequence[str], only: str | None = None) ->
 def _row(part: Part, measured: dict[str, Measured], *, partial: bool) -> Row:
     taking_part = [measured[each.name] for each in (*part.needs, *part.contenders) if each.name in measured]
     scores = Scores(taking_part)
-    note = scores.unsaturated()
+    notes = [*part.notes, *filter(None, (failed_note(taking_part), scores.unsaturated()))]
     return Row(
         name=part.row,
         title=part.title,
         columns=part.columns,
         measured=taking_part,
         checks=[check for check in part.checks(scores) if check.figure is not None or not partial],
-        notes=part.notes if note is None else (*part.notes, note),
+        notes=notes,
         sides=("server", "load and broker"),
     )

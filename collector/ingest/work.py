@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EVENTS_PER_STEP", "Work"]
 
-#: Records encoded between two checkpoints: 256 at 1 µs each keep the loop's lag at 2 ms (design §6, stage 3).
-EVENTS_PER_STEP = 256
+#: Records encoded between two checkpoints: 512 at 1 to 2 µs each hold the loop for a millisecond (design §6, stage 3).
+EVENTS_PER_STEP = 512
 
 
 class Work:

@@ -270,6 +270,8 @@ def _retry_memory(config: Config) -> Iterator[Problem]:
 def _workers(config: Config) -> Iterator[Problem]:
     if config.workers.processes > WORKERS_MOST:
         yield "workers.count", f'expected 1 to {WORKERS_MOST} or "auto", got {config.workers.count}'
+    if config.workers.hung_s <= config.limits.max_lag_s:
+        yield "workers.hung_s", f"expected more than limits.max_lag_s ({config.limits.max_lag_s:g}): late is not hung"
     if config.workers.processes > 1 and sys.platform != "linux":
         yield "workers.count", "expected 1: only Linux spreads connections over several listeners of one address"
 

@@ -168,6 +168,7 @@ def test_environment_of_others_is_left_alone() -> None:
         ("[workers]\ncount = 257", "workers.count", 'expected 1 to 256 or "auto", got 257'),
         ("[workers]\ncount = 'many'", "workers.count", "expected a whole number or \"auto\", got 'many'"),
         ("[workers]\nhung_s = 0", "workers.hung_s", "expected more than 0"),
+        ("[workers]\nhung_s = 0.3", "workers.hung_s", "expected more than limits.max_lag_s (0.3)"),
         ("[keys]\nopen = 'yes'", "keys.open", "expected true or false"),
         ("[keys]\nshop = 'w'", "keys.shop", "[keys.shop] with write_keys"),
         ("[keys.shop]", "keys.shop", "at least one of write_keys, app_ids"),

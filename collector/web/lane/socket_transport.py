@@ -9,7 +9,10 @@ slows the client down; so read-ahead costs no memory here, and is bounded by the
 """
 
 import socket
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
 
+import outcome
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, checkpoint, current_task, reschedule, wait_task_rescheduled
 
@@ -23,6 +26,26 @@ READ_BYTES = 64 * 1024
 
 #: Reads of one connection without a checkpoint, for a client that sends faster than it is read.
 READS_IN_A_ROW = 8
+
+
+class _Woken(outcome.Outcome[None]):
+    """None, as often as it is unwrapped: making an outcome for each task that is woken costs 1 µs of 30 a request."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        """As `outcome.Outcome.unwrap`."""
+
+    def send(self, gen: Generator[Any, None, Any]) -> Any:
+        """As `outcome.Outcome.send`."""
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        """As `outcome.Outcome.asend`."""
+        return await agen.asend(None)
+
+
+_WOKEN = _Woken()
 
 
 class SocketTransport:
@@ -154,13 +177,13 @@ class SocketTransport:
         task = self._task
         if task is not None:
             self._task = None
-            reschedule(task)
+            reschedule(task, _WOKEN)
 
     def _wake(self) -> None:
         task = self._task
         if task is not None:
             self._task = None
-            reschedule(task)
+            reschedule(task, _WOKEN)
 
     def interrupt(self) -> bool:
         """As `Transport.interrupt`."""

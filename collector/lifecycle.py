@@ -52,6 +52,8 @@ class Lifecycle:
         self._phase = Phase.STARTING
         self._reached: dict[Phase, trio.Event] = {phase: trio.Event() for phase in Phase}
         self._reached[Phase.STARTING].set()
+        self.keep_alive = True
+        """False once leaving: every answer says ``Connection: close``, so that proxies empty their pools."""
         self._to_call: dict[object, tuple[Phase, Callable[[], object]]] = {}
 
     def __repr__(self) -> str:
@@ -65,17 +67,13 @@ class Lifecycle:
     def lag_s(self) -> float:
         return self._lag()
 
-    @property
-    def keep_alive(self) -> bool:
-        """False once leaving: every answer says ``Connection: close``, so that proxies empty their pools."""
-        return self._phase < Phase.LEAVING
-
     def advance(self, phase: Phase) -> None:
         """Move on to ``phase``, passing the ones between; a phase that is over already is ignored."""
         for passed in Phase:
             if self._phase < passed <= phase:
                 self._reached[passed].set()
         self._phase = max(self._phase, phase)
+        self.keep_alive = self._phase < Phase.LEAVING
         due = [key for key, (awaited, _) in self._to_call.items() if awaited <= self._phase]
         for fn in [self._to_call.pop(key)[1] for key in due]:
             fn()

@@ -101,7 +101,9 @@ class Monitor:
 
     def answered(self, api: str, status: int) -> None:
         """One HTTP answer was given; ``api`` is the dialect's name, or ``none`` for an unknown path."""
-        self.answers.add((api, status))
+        counts = self.answers.counts
+        answer = (api, status)
+        counts[answer] = counts.get(answer, 0) + 1
 
     def shed(self, reason: str) -> None:
         """One request or message was refused before its work began; ``reason`` is a word (``bytes``, ``lag`` …)."""

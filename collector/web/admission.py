@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal, TypeAlias
 
 import trio
+from msgspec import Struct
 
 __all__ = ["Admission", "AdmissionStatistics", "Reservation", "Shed", "ShedReason"]
 
@@ -48,19 +49,16 @@ class AdmissionStatistics:
     shed_lag_total: int
 
 
-class Reservation:
+class Reservation(Struct, eq=False):
     """The bytes of one request or message, from its head to its answer. Use as a context manager."""
 
-    __slots__ = ("_admission", "_closed", "held_bytes", "tenant")
-
-    def __init__(self, admission: "Admission", tenant: str | None) -> None:
-        self._admission = admission
-        self._closed = False
-        self.held_bytes = 0
-        self.tenant = tenant
+    admission: "Admission"
+    tenant: str | None
+    held_bytes: int = 0
+    closed: bool = False
 
     def __repr__(self) -> str:
-        return f"<Reservation of {self.held_bytes} bytes, {'closed' if self._closed else 'open'}>"
+        return f"<Reservation of {self.held_bytes} bytes, {'closed' if self.closed else 'open'}>"
 
     def __enter__(self) -> "Reservation":
         return self
@@ -73,18 +71,18 @@ class Reservation:
     def grow_to(self, size_bytes: int) -> None:
         """Hold at least ``size_bytes``. Raises `Shed`, and holds what it held."""
         if size_bytes > self.held_bytes:
-            self._admission._take(self, size_bytes - self.held_bytes)
+            self.admission._take(self, size_bytes - self.held_bytes)
 
     def assign(self, tenant: str) -> None:
         """The key is known now: what is held is that key's. Raises `Shed` when it holds more than its share."""
         if tenant != self.tenant:
-            self._admission._move(self, tenant)
+            self.admission._move(self, tenant)
 
     def close(self) -> None:
         """Give everything back; idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._admission._release(self)
+        if not self.closed:
+            self.closed = True
+            self.admission._release(self)
 
 
 class Admission:

@@ -10,6 +10,7 @@ be used again.
 from collections.abc import Sequence
 
 import trio
+from msgspec import Struct
 
 from collector.config import LimitsConfig
 from collector.dialects.base import ClientFault
@@ -27,21 +28,15 @@ class ClientGone(Exception):
     """The client hung up before its body was complete: nobody is answered, nothing is enqueued."""
 
 
-class RequestBody:
-    """The body of one request, read at most once.
+class RequestBody(Struct, eq=False):
+    """The body of one request, read at most once."""
 
-    Args:
-        whole: the body, where the server has all of it already.
-    """
-
-    __slots__ = ("_receive", "_whole", "complete", "gone", "read_bytes")
-
-    def __init__(self, receive: Receive, whole: bytes | None = None) -> None:
-        self._receive = receive
-        self._whole = whole
-        self.complete = False
-        self.gone = False
-        self.read_bytes = 0
+    receive: Receive
+    whole: bytes | None = None
+    """The body, where the server has all of it already and nobody has taken it yet."""
+    complete: bool = False
+    gone: bool = False
+    read_bytes: int = 0
 
     def __repr__(self) -> str:
         state = "gone" if self.gone else "complete" if self.complete else "open"
@@ -52,9 +47,9 @@ class RequestBody:
 
         On cancellation: nothing is lost, the server still holds the piece.
         """
-        if self._whole is not None:
-            return self._take(self._whole)  # noqa: ASYNC910  # there is nothing to wait for
-        message = await self._receive()
+        if self.whole is not None:
+            return self._take(self.whole)  # noqa: ASYNC910  # there is nothing to wait for
+        message = await self.receive()
         if message["type"] == "http.disconnect":
             self.gone = True
             raise ClientGone
@@ -64,14 +59,14 @@ class RequestBody:
         return chunk
 
     def _take(self, whole: bytes) -> bytes:
-        self._whole = None
+        self.whole = None
         self.read_bytes = len(whole)
         self.complete = True
         return whole
 
     def at_hand(self, reservation: Reservation, limits: LimitsConfig) -> bytes | None:
         """The body, where the server has all of it and it is not compressed; None: `read` it. Raises as that."""
-        whole = self._whole
+        whole = self.whole
         if whole is None or whole.startswith(GZIP_MAGIC):
             return None
         size = len(whole)
@@ -141,7 +136,7 @@ class RequestBody:
         On cancellation: ends; used only under the block that writes the answer.
         """
         while True:
-            await self._receive()
+            await self.receive()
 
 
 async def send_parked(body: RequestBody, send_all: Send, messages: Sequence[Message]) -> None:

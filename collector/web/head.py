@@ -16,6 +16,8 @@ from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
+from msgspec import Struct
+
 from collector.dialects.base import ClientFault
 from collector.web.asgi_types import Scope
 
@@ -69,20 +71,15 @@ def _joined(pairs: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return fields
 
 
-class RequestHead:
+class RequestHead(Struct, frozen=True, eq=False):
     """One request's head."""
 
-    __slots__ = ("headers", "ip", "method", "path", "query_string", "request_id")
-
-    def __init__(
-        self, method: str, path: str, query_string: bytes, headers: Headers, ip: str | None, request_id: str
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query_string = query_string
-        self.headers = headers
-        self.ip = ip
-        self.request_id = request_id
+    method: str
+    path: str
+    query_string: bytes
+    headers: Headers
+    ip: str | None
+    request_id: str
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.path} {self.request_id}>"
@@ -163,7 +160,7 @@ class HeadReader:
         path = scope["path"]
         return RequestHead(
             scope.get("method", "GET"),
-            path if path.startswith("/") else _path_of(path),
+            path if path[:1] == "/" else _path_of(path),
             scope.get("query_string", b""),
             headers,
             ip,

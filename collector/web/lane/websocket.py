@@ -31,12 +31,15 @@ from collector.web.lane.transport import Transport
 from collector.web.lane.websocket_protocol import CloseCode, Frames, Handshake, server_frame
 from collector.web.websocket_wire import EXTENSION, Received
 
-__all__ = ["CLOSE_WAIT_S", "LaneWebsocket", "WebsocketSettings"]
+__all__ = ["CLOSE_WAIT_S", "QUIET_S", "LaneWebsocket", "WebsocketSettings"]
 
 log = get_logger("websocket")
 
 #: How long a client may take to close its side when we have closed ours.
 CLOSE_WAIT_S = 2.0
+
+#: A client that sends nothing for so long has read that we do not listen any more, or waits for our end.
+QUIET_S = 0.2
 
 #: What may come before the handshake is answered. Clients wait for that answer.
 EARLY_MAX_BYTES = 64 * 1024
@@ -134,12 +137,29 @@ class LaneWebsocket:
             await self._drain()
             while self._accepted and not self._frames.ended:
                 await self._read()
+            if self._accepted and not self._frames.client_closed:
+                await self._discard()
             self._transport.end()
             try:
                 while await self._transport.receive():
                     pass
             except trio.BrokenResourceError:
                 pass
+
+    async def _discard(self) -> None:
+        """Read on after we have ended it, until nothing comes any more.
+
+        Our end of the connection would have a proxy close the client's as well, on bytes that it has not read yet: that
+        is a reset, and our close frame is lost with it.
+        """
+        quiet = False
+        while not quiet:
+            with trio.move_on_after(QUIET_S) as scope:
+                try:
+                    quiet = not await self._transport.receive()
+                except trio.BrokenResourceError:
+                    return
+            quiet = quiet or scope.cancelled_caught
 
     # As a wire.
 
@@ -210,7 +230,7 @@ class LaneWebsocket:
     async def _after_read(self) -> None:
         if self._frames.to_send:
             await self._flush()
-        if self._frames.ended:
+        if self._frames.client_closed:
             self._transport.end()
 
     async def _bytes(self) -> bytes:

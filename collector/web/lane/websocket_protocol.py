@@ -103,12 +103,16 @@ class Handshake:
         return b"\r\n".join([*lines, b"", b""])
 
 
+#: What stands before a short payload, by its size.
+_TEXT_HEADS, _BINARY_HEADS = ([bytes((opcode, size)) for size in range(126)] for opcode in (0x81, 0x82))
+
+
 def server_frame(payload: bytes, *, text: bool) -> bytes:
     """A whole message in one frame: final, unmasked, uncompressed. Source: RFC 6455 section 5.2."""
-    opcode = b"\x81" if text else b"\x82"
     size = len(payload)
     if size < 126:
-        return b"%b%c%b" % (opcode, size, payload)
+        return (_TEXT_HEADS if text else _BINARY_HEADS)[size] + payload
+    opcode = b"\x81" if text else b"\x82"
     if size < 0x10000:
         return b"%b\x7e%b%b" % (opcode, size.to_bytes(2, "big"), payload)
     return b"%b\x7f%b%b" % (opcode, size.to_bytes(8, "big"), payload)
@@ -155,6 +159,11 @@ class Frames:
     def open(self) -> bool:
         """Neither side has sent a close frame."""
         return self._protocol.state is OPEN
+
+    @property
+    def client_closed(self) -> bool:
+        """The client has sent its close frame: it sends nothing behind that."""
+        return self._protocol.close_rcvd is not None
 
     def receive(self, data: bytes) -> Sequence[Received]:
         """Take these bytes; returns the messages that are whole with them. Look at ``to_send`` and ``ended`` then."""

@@ -17,7 +17,7 @@ from collector.config import SpoolConfig
 from collector.lifecycle import Phase
 from collector.web.lane.clock import LaneClock
 from collector.web.lane.request import Request
-from collector.web.lane.websocket import CLOSE_WAIT_S, WebsocketSettings
+from collector.web.lane.websocket import CLOSE_WAIT_S, QUIET_S, WebsocketSettings
 from collector.web.lane.websockets import Websockets
 from collector.web.websocket_wire import EXTENSION
 
@@ -435,11 +435,13 @@ async def test_fault_is_told_and_what_follows_is_dropped_until_the_client_closes
         link.write(frame(b"good") + frame(b"x" * 101))
         await trio.testing.wait_all_tasks_blocked()
         assert link.close_code() == 1009
-        assert link.ended
         assert echo.received[-1] == {"type": "websocket.disconnect", "code": 1009}
-        for _ in range(100):
+        for _ in range(10):
             link.write(frame(b"y" * 100))
-        await trio.sleep(0.5)
+            await trio.sleep(QUIET_S / 2)
+            assert not link.ended, "a proxy would reset a client that is still sending"
+        await trio.sleep(QUIET_S)
+        assert link.ended
         assert link.arrived == []
         assert not served.over.is_set()
         link.leave()

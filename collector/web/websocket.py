@@ -159,7 +159,9 @@ class Session:
             return
         outbox, wire = self._outbox, self._wire
         if wire.ready and not self._closing:
-            payloads = self._encoded(outbox.take())
+            payloads: Sequence[bytes] | None = outbox.take_usual() if self._encoding == "json" else None
+            if payloads is None:
+                payloads = self._encoded(outbox.take())
             sent = not payloads or wire.send_now(payloads, text=self._encoding == "json")
             if sent and not outbox.due:
                 return

@@ -64,6 +64,7 @@ class Intake:
         self._services = services
         self._head = head
         self._key: str | None = None
+        self._tenant: str | None = None
         self._context = context_of(head, 0, node=services.node.name, config=services.config)
         self._patience = Patience.of(services.config.deadlines)
         self._until: dict[int | None, Until] = {}
@@ -88,7 +89,10 @@ class Intake:
 
         Raises: `Shed`, `ClientFault`; nothing was queued then.
         """
-        reservation: Reservation | None = self._services.admission.reserve(size_bytes + MESSAGE_COST_BYTES)
+        admission = self._services.admission
+        # For the key of the last message, which is nearly always that of this one; not while it may be refused for that.
+        tenant = None if admission.contended else self._tenant
+        reservation: Reservation | None = admission.reserve(size_bytes + MESSAGE_COST_BYTES, tenant)
         try:
             assert reservation is not None
             message = self._opened(frame, size_bytes, encoding, reservation)
@@ -136,6 +140,7 @@ class Intake:
             services.keys,
         )
         reservation.assign(parsed.app)
+        self._tenant = parsed.app
         services.check_quota(parsed, received_at_ms)
         now = services.clock()
         services.monitor.stage("parse", now - self._parsing_since)

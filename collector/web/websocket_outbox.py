@@ -89,6 +89,14 @@ class Outbox:
             if self._above.pop(self._low) is not None:
                 self._good_below = self._low
 
+    def take_usual(self) -> tuple[bytes, bytes] | None:
+        """As `take`, where it is ``upto`` and credit alone: what these say in JSON. None: `take` it is."""
+        if self._frames or self._above or self._good_below <= self._said_upto:
+            return None
+        self._said_upto = upto = self._low
+        credit, self._credit_bytes = self._credit_bytes, 0
+        return b'{"op":"ack","upto":%d}' % upto, b'{"op":"credit","bytes":%d}' % credit
+
     @property
     def empty(self) -> bool:
         """Whether `take` has nothing to give and will have nothing by itself."""

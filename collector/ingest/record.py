@@ -27,7 +27,6 @@ from collector.config import Config
 from collector.dialects.base import Event, Parsed
 from collector.times import moment_json, rfc3339_json
 from kafka_client.buffer.encoded import NO_KEY, Encoded, keyed
-from kafka_client.outcome import Record
 from kafka_client.wire.record_tail import LENGTHS, LENGTHS_KEPT, length_of, sized
 
 __all__ = [
@@ -35,8 +34,6 @@ __all__ = [
     "USER_AGENT_MAX_CHARS",
     "Client",
     "RecordContext",
-    "build_record",
-    "build_records",
     "encode_events",
     "new_node",
 ]
@@ -171,23 +168,6 @@ def encode_events(
         )
         routes.append(route)
     return Encoded(config.kafka.topic, context.received_at_ms, tails, routes)
-
-
-def build_records(
-    events: Sequence[Event],
-    parsed: Parsed,
-    context: RecordContext,
-    first_seq: int,
-    config: Config,
-    doubtful: Collection[int] = (),
-) -> list[Record]:
-    """As `encode_events`, for who looks at records: the spool."""
-    return encode_events(events, parsed, context, first_seq, config, doubtful).records()
-
-
-def build_record(event: Event, parsed: Parsed, context: RecordContext, seq: int, config: Config) -> Record:
-    """Build the record of one of ``parsed.events``."""
-    return build_records((event,), parsed, context, seq, config)[0]
 
 
 def _id(request_id: str, last: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from collector.config import Config, KafkaConfig, KeysConfig
 from collector.dialects import Event, Parsed, Rejection
 from collector.ingest.bad_record import ORIGINAL_MAX_BYTES, bad_record
-from collector.ingest.record import Client, RecordContext, build_record, build_records, new_node
+from collector.ingest.record import Client, RecordContext, encode_events, new_node
 from collector.times import moment_of
+from kafka_client.outcome import Record
 
 RECEIVED_AT_MS = 1_800_000_000_123
 MEMBERS = [
@@ -37,6 +39,21 @@ def context(client: Client | None = None, **changes: Any) -> RecordContext:
 def event(**changes: Any) -> Event:
     given = {"position": 0, "type": "track", "id": "m-1", "identity": "alice", "timestamp": None, "body": b"{}"}
     return Event(**{**given, **changes})
+
+
+def build_records(
+    events: Sequence[Event],
+    whole: Parsed,
+    seen: RecordContext,
+    first_seq: int,
+    config: Config,
+    doubtful: Collection[int] = (),
+) -> list[Record]:
+    return encode_events(events, whole, seen, first_seq, config, doubtful).records()
+
+
+def build_record(one: Event, whole: Parsed, seen: RecordContext, seq: int, config: Config) -> Record:
+    return build_records((one,), whole, seen, seq, config)[0]
 
 
 def parsed(*events: Event, **changes: Any) -> Parsed:

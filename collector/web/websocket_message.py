@@ -90,7 +90,7 @@ class Intake:
         Raises: `Shed`, `ClientFault`; nothing was queued then.
         """
         admission = self._services.admission
-        # For the key of the last message, which is nearly always that of this one; not while it may be refused for that.
+        # For the key of the last message, nearly always that of this one too; not while it may be refused for that.
         tenant = None if admission.contended else self._tenant
         reservation: Reservation | None = admission.reserve(size_bytes + MESSAGE_COST_BYTES, tenant)
         try:

@@ -8,7 +8,7 @@ begins and ends (the parser), what an answer's bytes are (`cycle`, `answer`), wh
 Invariants: one request is in work at a time, and its answer is written before the next one begins; the connection
 never waits without somebody who looks at it (the lane clock while it reads a head, the application's own deadlines
 while it works, the send timeout while it writes); an answer that the client may still have to read is never destroyed
-by closing on unread bytes (`_linger`).
+by closing on unread bytes (`_linger`; a client that closes by itself has sent all that it will).
 
 Non-obvious: the request nursery is opened here, before the application runs, because scopes nest; a request that is out
 of time leaves the application as `trio.Cancelled`, and is answered outside of that nursery, before the next is opened.
@@ -17,13 +17,13 @@ of time leaves the application as `trio.Cancelled`, and is answered outside of t
 from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote
 
 import trio
 
-from collector.ingest.nursery import EXTENSION, RearmedNursery
+from collector.ingest.nursery import RearmedNursery
 from collector.log import get_logger
-from collector.web.handle import BOUNDED_SEND, STATE_KEY, WHOLE_BODY
+from collector.web.asgi_types import Scope
+from collector.web.handle import STATE_KEY
 from collector.web.lane.answer import plain_answer
 from collector.web.lane.cycle import Cycle, Stage
 from collector.web.lane.handover import encode_request
@@ -44,24 +44,6 @@ Next: TypeAlias = Callable[[], Awaitable[None]]
 
 #: For the client to read the last answer and close; then the connection is closed on whatever it still sends.
 LINGER_S = 1.0
-
-
-#: The value of an extension that says no more than that it is there.
-_YES: dict[str, object] = {}
-
-#: Targets that were split; those with a query are not remembered: they differ.
-_paths: dict[bytes, tuple[str, bytes, bytes]] = {}
-_MAX_PATHS = 1024
-
-
-def _split(target: bytes) -> tuple[str, bytes, bytes]:
-    """``path``, ``raw_path`` and ``query_string`` of ASGI."""
-    raw, mark, query = target.partition(b"?")
-    text = raw.decode("latin-1")
-    found = (unquote(text) if "%" in text else text), raw, query
-    if not mark and len(_paths) < _MAX_PATHS:
-        _paths[target] = found
-    return found
 
 
 class Connection:
@@ -211,7 +193,6 @@ class Connection:
         transport = self.transport
         if not isinstance(transport, TlsTransport):
             return True
-        self.waiting_since = inf
         with trio.move_on_after(self._lane.config.http.head_timeout_s):
             try:
                 await transport.handshake()
@@ -314,24 +295,11 @@ class Connection:
         self.waiting_since = inf
         return True
 
-    def _scope(self, request: Request) -> dict[str, Any]:
-        target = request.target
-        scope = self._lane.scope.copy()
-        known = _paths.get(target)
-        if known is None:
-            known = _split(target)
-        scope["method"] = request.method
-        scope["path"], scope["raw_path"], scope["query_string"] = known
-        scope["headers"] = request.headers
+    def _scope(self, request: Request) -> Scope:
+        scope = self._lane.scopes.make(request, self._carrier)
         scope["client"] = self._client
         scope["server"] = self._server
         scope["state"] = self.asgi_state.copy()
-        if request.complete:
-            scope["extensions"] = {EXTENSION: self._carrier, BOUNDED_SEND: _YES, WHOLE_BODY: request.whole()}
-        else:
-            scope["extensions"] = {EXTENSION: self._carrier, BOUNDED_SEND: _YES}
-        if request.http_version != "1.1":
-            scope["http_version"] = request.http_version
         return scope
 
     async def _finish(self, cycle: Cycle) -> bool:
@@ -408,4 +376,5 @@ class Connection:
             await self._lane.serve_stock(self, encode_request(request) + rest)
 
     async def _speak_http2(self) -> None:
+        self.waiting_since = inf
         await self._lane.serve_stock(self, self.parser.rest)

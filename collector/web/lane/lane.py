@@ -27,6 +27,7 @@ from collector.web.lane.clock import LOOK_S, LaneClock
 from collector.web.lane.connection import Connection
 from collector.web.lane.handover import ReplayedStream, ReplayedTlsStream
 from collector.web.lane.reactor import Reactor
+from collector.web.lane.scope import Scopes
 from collector.web.lane.tls_transport import TlsTransport
 from collector.web.lane.websocket import WebsocketSettings
 from collector.web.lane.websockets import Websockets
@@ -73,23 +74,7 @@ class Lane:
         self.draining = False
         self._hypercorn: tuple[Any, Any, Any] | None = None
         """Its wrapped application, configuration and context, the same for all connections of a server."""
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "http_version": "1.1",
-            "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "method": "",
-            "scheme": "http" if tls is None else "https",
-            "path": "",
-            "raw_path": b"",
-            "query_string": b"",
-            "root_path": "",
-            "headers": [],
-            "client": None,
-            "server": None,
-            "state": {},
-            "extensions": {},
-        }
-        """What the scopes of all requests have in common, and the order of their keys, as Hypercorn gives them."""
+        self.scopes = Scopes("http" if tls is None else "https")
         self.max_requests = DeadlineChain.from_config(config).server_keepalive_requests
 
     def __repr__(self) -> str:

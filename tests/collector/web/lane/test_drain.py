@@ -1,6 +1,7 @@
 """How the lane ends: whoever is served is answered, whoever is idle may ask once more, nobody is reset."""
 
 import trio
+import trustme
 
 from collector.web.asgi_types import Receive, Scope, Send
 from collector.web.lane.lane import IDLE_DRAIN_S
@@ -84,5 +85,17 @@ async def test_half_a_head_is_not_closed_on_while_draining(lane) -> None:
         await trio.sleep(IDLE_DRAIN_S + 0.5)
         await client.say(GET[10:])
         assert b"\r\nconnection: close\r\n" in await client.hear_answer()
+        with trio.fail_after(2):
+            await server.ended.wait()
+
+
+async def test_client_that_has_not_shaken_hands_does_not_hold_the_drain_up(lane, tmp_path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    async with lane(echo, http={"ssl_certfile": str(tmp_path / "both.pem")}, drain_s=10.0) as server:
+        silent = await server.connect()
+        await trio.sleep(0.1)
+        server.stop.set()
+        assert await silent.hear_end() == b""
         with trio.fail_after(2):
             await server.ended.wait()

@@ -14,6 +14,8 @@ objects, and stops the loop for 20 to 60 ms. Measured over the application witho
     and 5000                            0.2 %,  4 ms
     and 10,000                          0.0 %,  3 ms
 
+`collector serve` so, under 64 connections: 3 ms in 78,000 requests and 10 s of CPU.
+
 The rate of requests does not change by any of it. 5000 objects are about a megabyte of cycles that wait: exceptions and
 the nurseries of broken connections.
 """

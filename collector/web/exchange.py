@@ -9,6 +9,11 @@ body is read and thrown away (bounded) before the answer, so that the connection
 
 Non-obvious: a client that hangs up is not a timeout. ``http.disconnect`` before the body is complete
 ends the request; after that nobody listens to it, the work runs to its deadline.
+
+What it costs: where the server has the whole body and bounds its sends (`web.handle`), a request opens no cancel scope
+of its own (9 µs each), and parks once. Each level of awaiting costs 0.15 µs in a request that parks, each object of a
+Python class 0.15 to 0.25; so the stages are few coroutines, and what is made for every request is a msgspec Struct.
+What repeats from request to request is remembered in bytes: the client's part of a record, the fields of an answer.
 """
 
 from collections.abc import Mapping
@@ -38,7 +43,6 @@ from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
 __all__ = ["Exchange"]
 
 log = get_logger("web")
-
 
 _NO_QUERY: Mapping[str, str] = {}
 

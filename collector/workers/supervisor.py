@@ -155,7 +155,8 @@ class Supervisor:
 
     def _add_slots(self, count: int) -> None:
         assert self._nursery is not None
-        while len(self.slots) < count:
+        # A signal may have come while their sockets were opened.
+        while len(self.slots) < count and not self.leaving:
             slot = Slot(len(self.slots), self.settings, self._launch, changed=self._spread, lost=self._count_lost)
             self.slots.append(slot)
             self._nursery.start_soon(slot.keep, name=f"workers: slot {slot.number}")

@@ -39,6 +39,10 @@ _LIBRDKAFKA = (
     "confluent-kafka acks=all, enable.idempotence, linger.ms={linger:g}, delivery callbacks into futures of the loop, "
     "which polls while something is owed"
 )
+_LIBRDKAFKA_AT_ONCE = (
+    "confluent-kafka acks=all, enable.idempotence, linger.ms=0, a thread that waits for delivery callbacks and wakes "
+    "the loop"
+)
 _GO = (
     "net/http, goccy/go-json, franz-go acks=all, idempotent, linger 0, no compression, GOMAXPROCS as the one core gives"
 )
@@ -99,7 +103,9 @@ H3 = (
     *(_with(each, _MANY, 256) for each in (_lane, _fastapi, _librdkafka)),
     *(_with(each, _ONE, 1) for each in (_lane, _starlette)),
     _with(
-        _peer(LIBRDKAFKA, "bare", SendingSpec(client="librdkafka"), _LIBRDKAFKA.format(linger=0)), _ONE, connections=1
+        _peer(LIBRDKAFKA, "bare", SendingSpec(client="librdkafka", threaded=True), _LIBRDKAFKA_AT_ONCE),
+        _ONE,
+        connections=1,
     ),
 )
 MTLS, TLS = "ours, mTLS to Kafka", "ours, mTLS to Kafka, TLS on the listener"

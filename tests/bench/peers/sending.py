@@ -7,15 +7,17 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from itertools import cycle
+from threading import Thread
 from typing import Protocol
 
 from tests.bench.peers.spec import SendingSpec
 
 __all__ = ["Sending", "make_sending"]
 
-#: Between two looks at librdkafka's answers, while some are owed. A thread that polls costs a wait for the interpreter
-#: lock an answer; a shorter pause costs a pass of the loop each.
+#: Between two looks at librdkafka's answers, while some are owed. A shorter pause costs a pass of the loop each.
 _LOOK_EVERY_S = 0.0005
+#: Of the thread, before it looks whether all is over.
+_WAIT_S = 0.1
 
 
 class Sending(Protocol):
@@ -128,13 +130,14 @@ class _Group:
 
 
 class _Librdkafka:
-    """Its callbacks are served by the event loop itself, by polling while something is owed."""
+    """Its callbacks are served by the event loop, which polls while something is owed, or by a thread that waits."""
 
     def __init__(self, spec: SendingSpec, bootstrap_servers: str, topic: str) -> None:
         self._spec = spec
         self._servers = bootstrap_servers
         self._topic = topic
         self._looking = False
+        self._running = True
 
     async def start(self) -> None:  # noqa: ASYNC910  # asyncio's
         """Connect, and get a producer id."""
@@ -157,16 +160,23 @@ class _Librdkafka:
         self._producer.produce(self._topic, b"warm")
         if self._producer.flush(30):
             raise RuntimeError("the warming record was not delivered")
+        if self._spec.threaded:
+            Thread(target=self._wait_for_answers, daemon=True).start()
 
     async def stop(self) -> None:  # noqa: ASYNC910  # asyncio's
         """Close."""
+        self._running = False
         self._producer.flush(10)
 
     async def one(self, value: bytes) -> None:
         """``produce`` with a callback that resolves a future."""
-        future = self._loop.create_future()
-        self._producer.produce(self._topic, value, on_delivery=partial(_resolve, future))
-        self._look()
+        future: asyncio.Future[None] = self._loop.create_future()
+        if self._spec.threaded:
+            resolve = partial(self._loop.call_soon_threadsafe, _resolve, future)
+            self._producer.produce(self._topic, value, on_delivery=resolve)
+        else:
+            self._producer.produce(self._topic, value, on_delivery=partial(_resolve, future))
+            self._look()
         await future
 
     async def many(self, values: Sequence[bytes]) -> None:
@@ -180,6 +190,10 @@ class _Librdkafka:
             raise RuntimeError(f"{len(values) - taken} records were not taken")
         self._look()
         await future
+
+    def _wait_for_answers(self) -> None:
+        while self._running:
+            self._producer.poll(_WAIT_S)
 
     def _look(self) -> None:
         if not self._looking:

@@ -13,6 +13,9 @@ class SendingSpec(Struct, frozen=True, kw_only=True):
     bulk: str = "send"
     """How aiokafka takes many: ``send`` each, or ``send_batch``."""
     linger_ms: float = 0
+    threaded: bool = False
+    """For single events: librdkafka's answers are waited for in a thread of their own, which wakes the loop for each.
+    Quick to hear of one, dear for many; otherwise the loop polls."""
 
 
 class PeerSpec(Struct, frozen=True, kw_only=True):

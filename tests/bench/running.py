@@ -22,6 +22,7 @@ import trio
 from collector.devtools.children import ChildFailed, bare_error
 from collector.devtools.kafka_install import KafkaUnavailable
 from tests.bench.machine import Cores
+from tests.bench.printed import put_into
 from tests.bench.report import Measured, Report, as_json, as_markdown
 
 __all__ = ["Named", "Rounds", "RunFailed", "about_machine", "command_line", "finish", "interleave", "say", "words"]
@@ -99,7 +100,10 @@ def command_line(what: str, doc: str | None, rows: Sequence[str]) -> argparse.Ar
         "--rows", type=partial(words, rows), default=rows, metavar=",".join(rows[:2]), help="only these rows"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every run and verdict there")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there as well")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the tables there; between their lines where it has them"
+    )
+    parser.set_defaults(program=f"just bench {what}")
     return parser
 
 
@@ -130,7 +134,7 @@ def finish(arguments: argparse.Namespace, run: Callable[[argparse.Namespace], Aw
     text = as_markdown(report)
     print(text)
     if arguments.markdown is not None:
-        arguments.markdown.write_text(text)
+        put_into(arguments.markdown, arguments.program, text)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(as_json(report), indent=1) + "\n")
     if report.failures:

@@ -45,11 +45,14 @@ from collector.devtools.kafka_install import KafkaUnavailable
 from collector.devtools.nginx import NginxUnavailable
 from collector.devtools.raw_http import NoAnswer
 from tests.bench.machine import choose_cores
+from tests.bench.printed import printed_in, put_into
 from tests.faults.rows import ROWS, Row
 from tests.faults.running import Bench, Result, run_row
 from tests.faults.server import Collector, Peer
-from tests.faults.table import Line, as_json, as_markdown, printed_in, put_into
+from tests.faults.table import Line, as_json, as_markdown
 from tests.faults.verdict import broken
+
+PROGRAM = "just faults"
 
 
 def main() -> None:
@@ -76,11 +79,11 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     played = _played(bench, time.monotonic() - started)
-    before = printed_in(arguments.markdown) if arguments.update else ""
+    before = printed_in(arguments.markdown, PROGRAM) if arguments.update else ""
     text = as_markdown(played, lines, before)
     print(text)
     if arguments.markdown is not None:
-        put_into(arguments.markdown, text)
+        put_into(arguments.markdown, PROGRAM, text)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(as_json(played, lines), indent=1) + "\n")
     raise SystemExit(1 if any(line.broken for line in lines if line.server == Collector.name) else 0)

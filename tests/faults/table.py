@@ -1,22 +1,17 @@
-"""The table: Markdown for people, JSON for programs, and its place in a file that has more.
+"""The table: Markdown for people, JSON for programs.
 
 Owns: how the figures look. Refuses to know: what they mean.
 """
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tests.faults.rows import ROWS
 from tests.faults.running import Result
 
-__all__ = ["BEGIN", "END", "Line", "as_json", "as_markdown", "printed_in", "put_into"]
-
-#: Between these lines of a file the table is replaced; all else stays.
-BEGIN, END = "<!-- what `just faults` printed -->", "<!-- until here -->"
+__all__ = ["Line", "as_json", "as_markdown"]
 
 #: The server that is not the baseline.
 OURS = "collector"
@@ -176,27 +171,3 @@ def _plain(value: dict[str, object]) -> dict[str, object]:
         else:
             found[name] = None if isinstance(each, float) and math.isnan(each) else each
     return found
-
-
-def printed_in(file: Path) -> str:
-    """What was printed into a file earlier; empty where nothing was."""
-    old = file.read_text() if file.exists() else ""
-    return old.partition(BEGIN)[2].partition(END)[0] if BEGIN in old else old
-
-
-def put_into(file: Path, text: str) -> None:
-    """Write the table to a file: between its markers where it has them, else as all of it. Whole or not at all.
-
-    Raises:
-        ValueError: The file has one marker without the other.
-    """
-    old = file.read_text() if file.exists() else ""
-    if BEGIN in old or END in old:
-        before, begin, rest = old.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise ValueError(f"{file} has not both of {BEGIN!r} and {END!r}, in this order")
-        text = f"{before}{BEGIN}\n\n{text}\n{END}{after}"
-    part = file.with_name(file.name + ".part")
-    part.write_text(text)
-    os.replace(part, file)

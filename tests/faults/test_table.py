@@ -4,14 +4,13 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from tests.faults.account import Account
 from tests.faults.rows import ROWS, row_of
 from tests.faults.running import Result
-from tests.faults.table import BEGIN, END, Line, as_json, as_markdown, printed_in, put_into
+from tests.faults.table import Line, as_json, as_markdown
 from tests.faults.upstream import Upstream
 from tests.faults.verdict import broken
 
@@ -159,28 +158,3 @@ def test_json_has_every_figure_and_no_nan() -> None:
     assert read["rows"][0]["figures"]["account"]["sent"] == 1000
     assert read["rows"][1]["figures"] is None
     assert read["rows"][0]["broken"] == ["x"]
-
-
-def test_table_takes_the_place_between_the_markers(tmp_path: Path) -> None:
-    file = tmp_path / "README.md"
-    file.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    put_into(file, "| new |\n")
-    put_into(file, "| newer |\n")
-    assert file.read_text() == f"before\n{BEGIN}\n\n| newer |\n\n{END}\nafter\n"
-    assert printed_in(file).strip() == "| newer |"
-
-
-def test_file_without_markers_is_the_table_alone(tmp_path: Path) -> None:
-    file = tmp_path / "table.md"
-    put_into(file, "| old |\n")
-    put_into(file, "| new |\n")
-    assert file.read_text() == "| new |\n"
-
-
-@pytest.mark.parametrize("text", [BEGIN, END, f"{END}\n{BEGIN}"])
-def test_file_with_half_a_place_is_left_alone(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "README.md"
-    file.write_text(text)
-    with pytest.raises(ValueError, match="not both"):
-        put_into(file, "new")
-    assert file.read_text() == text

@@ -7,7 +7,7 @@ accepted only when llhttp read it without complaint (or these very bytes before:
 its number of lines are what our own reading says; whatever is out of order is read once more, strictly, by `HeadScan`,
 which finds the status. llhttp sees one head at a time and never decides where a body ends: `framing` does. Nothing is
 parsed behind a refusal, an upgrade, or a request after which the connection closes. Memory: one head, one chunk line,
-``MAX_AHEAD`` heads waiting, and the bytes of the last `feed`.
+``MAX_AHEAD`` heads waiting, and the bytes of the last `feed`; 2.4 kB for a connection between two requests.
 
 llhttp is given C functions as callbacks (``dict.setdefault``): a header then costs no Python call, and a head whose
 fields are not all different shows in the count. Measured (CPU, one core, least of 40 runs): 4.2 µs for a POST with six
@@ -30,7 +30,10 @@ from collector.web.lane.request import Refusal, Request
 __all__ = ["MAX_AHEAD", "RequestParser"]
 
 MAX_AHEAD = 64
-"""Requests parsed and not taken; what is behind them stays bytes, a twentieth of the size, until `feed` is called."""
+"""Requests parsed and not taken; what is behind them stays bytes until `feed` is called again.
+
+The smallest requests take 8 to 14 times their bytes (tracemalloc): a client shall not have us hold that of all it sent.
+"""
 
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """RFC 9113, 3.4."""

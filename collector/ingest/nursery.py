@@ -4,8 +4,8 @@ Owns: arming, disarming, and the order "leave the nursery, then answer". Refuses
 answer is written.
 
 Two kinds. `FreshNursery` opens one for each request: plain, 15 µs, what the stock server uses. `RearmedNursery` wraps
-one that the connection's task opened before the application ran and uses again for the next request: what a
-server of our own offers in ``scope["extensions"]``. There a cancellation can only be left where the nursery was opened,
+one that the connection's task opened before the application ran and uses again for the next request: what a server of
+our own offers in ``scope["extensions"]``. There a cancellation can only be left where the nursery was opened,
 outside of the application. So the application says beforehand how the request is to be answered (``unfinished``), and
 whoever opened the nursery calls that after leaving it:
 
@@ -14,7 +14,8 @@ whoever opened the nursery calls that after leaving it:
         while …: await application(scope, receive, send)        # each request; arms and disarms
     if carrier.unfinished is not None: await carrier.unfinished()     # out of time: answer outside, then open a new one
 
-The deadline is armed lazily. What costs is the setter of Trio's own deadline (6 µs to set and to clear it): so a
+The deadline is armed lazily. What costs is the setter of Trio's own deadline: `RearmedNursery.run` around nothing takes
+4.5 µs with it and 0.7 µs without (CPU, least of 21 runs). So a
 deadline that is far away is only written down, and somebody's single task looks at those that are armed every `GRID_S`
 and cancels who is out of time (`DeadlineGrid`); never early, and late by the grid at most. Trio's deadline rounded up
 to a grid, and left set between requests, would cost as little, but then it fires under an answer that is being

@@ -87,6 +87,8 @@ class Slot(Generic[W]):
         self._stopping = False
         self._pausing = False
         self._news = trio.Event()
+        self._serves = trio.CancelScope()
+        """For as long as the one that `keep` watches is `serving`."""
 
     def __repr__(self) -> str:
         return f"<Slot {self.number} {self.state}>"
@@ -109,12 +111,13 @@ class Slot(Generic[W]):
                 if self.serving is None and not self._stopping:
                     gone = await self._try()
             self.tried.set()
-            if self.serving is not None:
+            # One that was replaced may be leaving for long: its successor is watched at once.
+            while self.serving is not None:
                 gone = self.serving
-                await gone.lost.wait()
-                if self.serving is not gone:
-                    continue  # it was replaced
-                self.serving = None
+                with trio.CancelScope() as self._serves:
+                    await gone.lost.wait()
+                if self.serving is gone:
+                    self.serving = None
             if not self._stopping:
                 await self._pause(gone)
         self.tried.set()
@@ -166,6 +169,7 @@ class Slot(Generic[W]):
             self.starting = None
         if not worker.lost.is_set():
             self.serving = worker
+            self._serves.cancel(reason="somebody else serves")
         self._changed()
         return worker
 

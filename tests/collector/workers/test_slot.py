@@ -175,6 +175,42 @@ async def test_successor_is_ready_before_the_predecessor_is_told_to_leave(
     assert place.workers[2].settings is NEW
 
 
+async def test_successor_that_dies_while_its_predecessor_leaves_is_followed_at_once(
+    place: Place, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    await place.slot.tried.wait()
+    nursery.start_soon(place.slot.replace, NEW)
+    await trio.sleep(START_S + DRAIN_S / 5)
+    before, after = place.workers
+    after.die()
+    await trio.testing.wait_all_tasks_blocked()
+    assert place.lost == [after]
+    assert place.slot.serving is None, "nobody accepts"
+    assert not before.ended.is_set()
+    await trio.sleep(START_S + 0.1)
+    assert place.slot.serving is place.workers[2]
+    assert place.workers[2].settings is NEW
+    assert not before.ended.is_set()
+
+
+async def test_slot_that_is_stopped_while_a_successor_takes_over_has_not_ended_before_it(
+    place: Place, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    await place.slot.tried.wait()
+    nursery.start_soon(place.slot.replace, NEW)
+    await trio.sleep(START_S / 2)
+    await place.workers[1].settled.wait()
+    while place.slot.serving is place.workers[0]:
+        await trio.lowlevel.checkpoint()
+    place.slot.stop()
+    place.workers[0].die()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not place.slot.ended.is_set()
+    place.workers[1].die()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (place.slot.ended.is_set(), len(place.workers)) == (True, 2)
+
+
 async def test_successor_that_is_never_ready_replaces_nobody(
     place: Place, autojump_clock: trio.testing.MockClock
 ) -> None:

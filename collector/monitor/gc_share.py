@@ -15,7 +15,11 @@ __all__ = ["GcShare"]
 
 
 class GcShare:
-    """Counts collections and the seconds spent in them, by generation; `tick` turns them into a share."""
+    """Counts collections and the seconds spent in them, by generation; `tick` turns them into a share.
+
+    Seconds are CPU time, as the share is of CPU time: a clock on the wall also counts the time in which others had the
+    core. A pause is what the loop feels, by the wall.
+    """
 
     def __init__(self) -> None:
         self.collections_total = [0, 0, 0]
@@ -23,7 +27,8 @@ class GcShare:
         self.longest_s = 0.0
         self.share = 0.0
         """Of the CPU time between the last two ticks, 0…1."""
-        self._started: float | None = None
+        self._started: tuple[float, float] | None = None
+        """By the wall, and of this thread's CPU."""
         self._last_gc = 0.0
         self._last_cpu = time.process_time()
 
@@ -45,13 +50,13 @@ class GcShare:
 
     def _callback(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._started = time.perf_counter()
+            self._started = time.perf_counter(), time.thread_time()
         elif self._started is not None:
-            took = time.perf_counter() - self._started
+            paused_s = time.perf_counter() - self._started[0]
             generation = min(info["generation"], 2)
             self.collections_total[generation] += 1
-            self.seconds_total[generation] += took
-            self.longest_s = max(self.longest_s, took)
+            self.seconds_total[generation] += time.thread_time() - self._started[1]
+            self.longest_s = max(self.longest_s, paused_s)
             self._started = None
 
     def __repr__(self) -> str:

@@ -1,4 +1,5 @@
 import gc
+import time
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_gc_share_counts_collections_only_while_it_measures() -> None:
     assert share.seconds_total[2] > 0
     assert share.longest_s > 0
     assert gc.callbacks == before
+
+
+def test_gc_share_does_not_count_the_time_in_which_others_had_the_core() -> None:
+    class Slow:
+        def __del__(self) -> None:
+            time.sleep(0.1)
+
+    share = GcShare()
+    slow = Slow()
+    slow.itself = slow  # type: ignore[attr-defined]
+    del slow
+    with share.measuring():
+        gc.collect()
+    assert share.longest_s - sum(share.seconds_total) >= 0.09  # of one collection, however large the heap is
 
 
 def test_gc_share_is_of_the_cpu_between_two_ticks() -> None:

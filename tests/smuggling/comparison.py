@@ -28,6 +28,8 @@ class Comparison:
     """Connections that were asked twice, since nothing came back on them."""
     forwarded: int = 0
     """Requests that nginx passed on, each of them read by the lane's parser as well."""
+    refused_behind: int = 0
+    """Of these, what the lane refuses for what it says, not for where it ends: `FORWARDED_AND_REFUSED`."""
     refusals: Counter[str] = field(default_factory=Counter)
     """The lane's, by their reasons without the client's bytes."""
     disagreements: list[tuple[str, bytes]] = field(default_factory=list)
@@ -37,7 +39,7 @@ class Comparison:
         return (
             f"{self.requests} requests on {self.connections} connections in {self.seconds:.0f} s: "
             f"nginx read {self.read_by_nginx}, the lane {self.read_by_lane} and refused {self.refusals.total()}; "
-            f"{self.forwarded} forwarded; {self.too_slow} asked twice; {len(self.disagreements)} disagreements"
+            f"{self.forwarded} forwarded, {self.refused_behind} of them to be refused; {self.too_slow} asked twice; {len(self.disagreements)} disagreements"
         )
 
 
@@ -67,7 +69,9 @@ async def compare(stage: Stage, work: Iterable[tuple[bytes, int]], requests: int
     result.seconds = time.monotonic() - started
     result.forwarded = stage.forwarded
     for reason, request in stage.refused:
-        if not FORWARDED_AND_REFUSED.search(reason):
+        if FORWARDED_AND_REFUSED.search(reason):
+            result.refused_behind += 1
+        else:
             result.disagreements.append((f"forwarded by nginx and refused by the lane: {reason}", request))
     for request in stage.differing:
         result.disagreements.append(("forwarded by nginx and read otherwise by the lane", request))

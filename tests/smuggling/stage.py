@@ -27,7 +27,8 @@ __all__ = ["Stage", "open_stage"]
 SEEN = 299
 ANSWER = b"HTTP/1.1 299 Seen\r\nContent-Length: 0\r\n\r\n"
 
-#: nginx refuses neither; the lane does, as RFC 9110, 5.5 and RFC 9112, 3 have it.
+#: nginx passes these on: control characters in a value, bytes beyond ASCII in a target, a Host that is none. The lane
+#: answers 400, as RFC 9110, 5.5 and RFC 9112, 3 and 3.2 have it; about where such a request ends the two agree.
 FORWARDED_AND_REFUSED = re.compile(r"control character|no request line|the Host field is no host")
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")

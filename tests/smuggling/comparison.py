@@ -39,7 +39,8 @@ class Comparison:
         return (
             f"{self.requests} requests on {self.connections} connections in {self.seconds:.0f} s: "
             f"nginx read {self.read_by_nginx}, the lane {self.read_by_lane} and refused {self.refusals.total()}; "
-            f"{self.forwarded} forwarded, {self.refused_behind} of them to be refused; {self.too_slow} asked twice; {len(self.disagreements)} disagreements"
+            f"{self.forwarded} forwarded, {self.refused_behind} of them to be refused; "
+            f"{self.too_slow} asked twice; {len(self.disagreements)} disagreements"
         )
 
 

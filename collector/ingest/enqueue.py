@@ -30,7 +30,7 @@ from collector.spool.base import Stored
 from kafka_client.buffer.encoded import Encoded
 from kafka_client.outcome import Delivered, NotSent, Outcome, Record, Unknown
 
-__all__ = ["DeliveryLike", "Ingest", "Patience", "ProducerLike", "Until", "Work"]
+__all__ = ["DeliveryLike", "FailedInWork", "Ingest", "Patience", "ProducerLike", "Until", "Work"]
 
 log = get_logger("ingest")
 
@@ -105,6 +105,10 @@ class Patience:
         return Until(began + self.kafka_s, began + self.work_s)
 
 
+class FailedInWork(Exception):
+    """A bug, its cause, met a request whose events are in the ledger: it is not to be counted as unparsed."""
+
+
 class Ingest:
     """Makes records of events and hands them to the producer.
 
@@ -136,9 +140,17 @@ class Ingest:
         return Work(self, parsed, context, kafka_at)
 
     def open(self, parsed: Parsed, context: RecordContext, kafka_at: float) -> Work:
-        """Queue the good events in order before returning: synchronous, because calls must follow each other."""
+        """Queue the good events in order before returning: synchronous, because calls must follow each other.
+
+        Raises:
+            FailedInWork: a bug, after the ledger had the events; they are settled.
+        """
         work = self.begin(parsed, context, kafka_at)
-        work.enqueue()
+        try:
+            work.enqueue()
+        except Exception as error:
+            work.settle()
+            raise FailedInWork from error
         return work
 
     def number(self, events: int) -> int:

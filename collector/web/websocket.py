@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import trio
 
 from collector.dialects.base import ClientFault, Encoding
+from collector.ingest.enqueue import FailedInWork
 from collector.ingest.verdict import Status, Verdict, first_word
 from collector.lifecycle import Phase
 from collector.log import get_logger
@@ -281,10 +282,11 @@ class Session:
         except ClientFault as fault:
             services.ledger.unparsed(size)
             self._named(frame.id, size, "rejected", code=fault.code, message=fault.message)
-        except Exception:  # the rim of one request: a bug in one message is logged and answered, the session goes on
+        except Exception as error:  # the rim of one request: a bug is logged and answered, the session goes on
             log.exception("a message failed", request_id=self._head.request_id, id=frame.id)
             services.monitor.error("message")
-            services.ledger.unparsed(size)
+            if not isinstance(error, FailedInWork):
+                services.ledger.unparsed(size)
             self._named(frame.id, size, "unknown", code="internal", message="internal error")
         else:
             self._used_bytes += size

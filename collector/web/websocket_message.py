@@ -87,7 +87,7 @@ class Intake:
     def open(self, frame: TrackFrame, size_bytes: int, encoding: Encoding) -> TrackMessage:
         """Parse and queue, without a checkpoint: messages are queued in order of arrival.
 
-        Raises: `Shed`, `ClientFault`; nothing was queued then.
+        Raises: `Shed`, `ClientFault`; nothing was queued then. `FailedInWork`: it is settled.
         """
         admission = self._services.admission
         # For the key of the last message, nearly always that of this one too; not while it may be refused for that.

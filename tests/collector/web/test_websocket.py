@@ -492,6 +492,34 @@ async def test_bug_in_one_message_is_answered_and_the_session_goes_on(web, autoj
     web.assert_idle()
 
 
+async def test_bug_after_a_messages_events_were_counted_leaves_nothing_in_work(
+    web, autojump_clock, monkeypatch, capsys
+) -> None:
+    encode = web.services.ingest.encode
+    poison = {**BODY, "event": "poison", "idempotency_key": "1"}
+
+    def broken(events, *others):
+        if b"poison" in bytes(events[0].body):
+            raise RuntimeError("a bug")
+        return encode(events, *others)
+
+    async with connected(web) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(web.services.ingest, "encode", broken)
+            await client.track(poison)
+            await client.track()
+            await settle()
+        assert (client.named()[1]["code"], client.upto()) == ("internal", 2)
+        books = web.services.ledger.statistics()
+        assert (books.in_work, books.refused_total, books.unparsed_requests_total) == (0, 1, 0)
+        await client.track(poison)
+        await settle()
+        assert (client.upto(), web.services.ledger.statistics().delivered_total) == (3, 2)
+        assert web.services.ingest.memory.statistics().doubtful_total == 0, "the first one was taken back"
+    assert capsys.readouterr().err.count("a message failed") == 1
+    web.assert_idle()
+
+
 def test_frame_with_unknown_members_is_read() -> None:
     frame = decode_track(b'{"op":"track","id":7,"new":[1],"api":"heap","body":{"a": 1 }}', "json")
     assert (frame.id, bytes(frame.body)) == (7, b'{"a": 1 }')

@@ -27,6 +27,7 @@ from collector.web.handle import STATE_KEY
 from collector.web.lane.answer import plain_answer
 from collector.web.lane.cycle import Cycle, Stage
 from collector.web.lane.handover import encode_request
+from collector.web.lane.linger import IDLE_LINGER_S, LINGER_S, linger
 from collector.web.lane.parser import RequestParser
 from collector.web.lane.request import Request
 from collector.web.lane.tls_transport import TlsTransport
@@ -41,9 +42,6 @@ log = get_logger("lane")
 
 Address: TypeAlias = tuple[str, int] | None
 Next: TypeAlias = Callable[[], Awaitable[None]]
-
-#: For the client to read the last answer and close; then the connection is closed on whatever it still sends.
-LINGER_S = 1.0
 
 
 class Connection:
@@ -121,14 +119,18 @@ class Connection:
             self._interrupted = True
 
     def let_go(self) -> None:
-        """End the connection if it is waiting for a request, or for the rest of a head (which is answered 408)."""
+        """End the connection if it is waiting for a request, or for the rest of a head (which is answered 408).
+
+        A request that has come and was not read yet is served, as the last one.
+        """
         if self.waiting_since < inf:
             self.late = True
             self.interrupt()
 
     def may_go_on(self) -> bool:
         """Whether the server allows another request on this connection."""
-        return not self._lane.draining and self._served < self._lane.max_requests and not self.at_end
+        lane = self._lane
+        return not (lane.draining or self.late or self.at_end) and self._served < lane.max_requests
 
     def read_ahead(self) -> bool:
         """Whether there is room to read while a request is in work."""
@@ -287,13 +289,32 @@ class Connection:
             if self.late:
                 if parser.started:
                     await self._refuse(408, "the request's head did not come to its end in time")
-                return False
+                    return False
+                if not self._take_unread():
+                    await self._linger(IDLE_LINGER_S)
+                    return False
+                continue
             if parser.started and not in_head:
                 in_head = True
                 self.waiting_since = self.clock.now
             await self.read()
         self.waiting_since = inf
         return True
+
+    def _take_unread(self) -> bool:
+        """Parse what has come already; whether anything has. Closing on it would reset a client that is in time."""
+        try:
+            data = self.transport.receive_now()
+        except trio.BrokenResourceError:
+            data = b""
+        if data:
+            self.parser.feed(data)
+            if self.parser.started:
+                self.late = False  # the head has its own time
+            return True
+        if data is not None:
+            self._note_end()
+        return False
 
     def _scope(self, request: Request) -> Scope:
         scope = self._lane.scopes.make(request, self._carrier)
@@ -332,6 +353,7 @@ class Connection:
 
     async def _refuse(self, status: int, reason: str) -> None:
         """Say why, and end the connection."""
+        self.waiting_since = inf  # nobody is to let it go any more
         await self.write(plain_answer(status, reason, self.clock.date))
         await self._linger()
 
@@ -347,24 +369,10 @@ class Connection:
                 request.take()
         return request.complete and not self.at_end
 
-    async def _linger(self) -> None:
-        """Close so that the client can read the last answer: closing on unread bytes would reset the connection.
-
-        Source: RFC 9112, 9.6.
-        """
-        limits = self._lane.config.limits
-        transport = self.transport
-        transport.end()
-        left = limits.discard_bytes
-        with trio.move_on_after(LINGER_S):
-            while left > 0 and not self.at_end:
-                try:
-                    data = await transport.receive()
-                except trio.BrokenResourceError:
-                    return
-                if not data:
-                    return
-                left -= len(data)
+    async def _linger(self, within_s: float = LINGER_S) -> None:
+        """Close so that the client can read the last answer."""
+        self.waiting_since = inf  # nobody is to cut it short
+        await linger(self.transport, 0 if self.at_end else self._lane.config.limits.discard_bytes, within_s)
 
     async def _upgrade(self) -> None:
         """Another protocol begins on this connection: a websocket, or HTTP/2 over cleartext."""

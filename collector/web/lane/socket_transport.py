@@ -129,6 +129,10 @@ class SocketTransport:
                 self._interrupted = False
                 return b""
 
+    def receive_now(self) -> bytes | None:
+        """As `Transport.receive_now`; it asks the kernel, who may know more than the reactor has told."""
+        return self._read()
+
     def _read(self) -> bytes | None:
         """What can be read now; None: nothing."""
         size = self.read_bytes

@@ -75,21 +75,38 @@ class TlsTransport:
     async def receive(self) -> bytes:
         """As `Transport.receive`; one record at most."""
         while True:
-            try:
-                return self._session.read(self.read_bytes)
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLError as error:
-                self._flush_now()
-                raise trio.BrokenResourceError(f"TLS: {error.reason or error}") from error
+            data = self._read()
+            if data is not None:
+                return data
             if self._outgoing.pending:
                 await self._flush()
             data = await self._inner.receive()
             if not data:
                 return b""
             self._incoming.write(data)
+
+    def receive_now(self) -> bytes | None:
+        """As `Transport.receive_now`."""
+        while True:
+            data = self._read()
+            if data is not None:
+                return data
+            data = self._inner.receive_now()
+            if not data:
+                return data
+            self._incoming.write(data)
+
+    def _read(self) -> bytes | None:
+        """One record of what has come; None: there is none that is whole."""
+        try:
+            return self._session.read(self.read_bytes)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            self._flush_now()
+            raise trio.BrokenResourceError(f"TLS: {error.reason or error}") from error
 
     def interrupt(self) -> bool:
         """As `Transport.interrupt`."""

@@ -34,6 +34,13 @@ class Transport(Protocol):
         """
         ...
 
+    def receive_now(self) -> bytes | None:
+        """What has come already, empty at the client's end; None: nothing. Only while nobody waits in `receive`.
+
+        Raises `trio.BrokenResourceError`.
+        """
+        ...
+
     def interrupt(self) -> bool:
         """Let whoever waits in `receive` have ``b""``; whether anybody did. The connection stays as it is."""
         ...

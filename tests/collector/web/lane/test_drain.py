@@ -1,11 +1,15 @@
 """How the lane ends: whoever is served is answered, whoever is idle may ask once more, nobody is reset."""
 
+import gc
+
 import trio
+import trio.testing
 import trustme
 
 from collector.web.asgi_types import Receive, Scope, Send
+from collector.web.lane.connection import Connection
 from collector.web.lane.lane import IDLE_DRAIN_S
-from tests.collector.web.lane.conftest import echo
+from tests.collector.web.lane.conftest import Client, echo
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -99,3 +103,58 @@ async def test_client_that_has_not_shaken_hands_does_not_hold_the_drain_up(lane,
         assert await silent.hear_end() == b""
         with trio.fail_after(2):
             await server.ended.wait()
+
+
+def connection_of(client: Client) -> Connection:
+    """The server's side of a client's connection."""
+    port = client.stream.socket.getsockname()[1]
+    (found,) = [
+        known
+        for known in gc.get_objects()
+        if isinstance(known, Connection) and not known.at_end and known._client is not None and known._client[1] == port
+    ]
+    return found
+
+
+async def test_request_that_lies_in_the_kernel_is_answered_when_its_connection_is_let_go(lane) -> None:
+    async with lane(echo) as server:
+        for again in (GET, GET[:10]):
+            client = await server.connect()
+            await client.say(GET)
+            await client.hear_answer()
+            connection = connection_of(client)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            client.stream.socket._sock.send(again)  # on the loopback it is there when this returns
+            connection.let_go()
+            if again != GET:
+                await trio.sleep(0.1)
+                await client.say(GET[10:])
+            assert (b"\r\nconnection: close\r\n" in await client.hear_answer()) == (again == GET)
+            await client.aclose()
+
+
+async def test_request_that_comes_as_its_connection_is_let_go_is_told_that_it_is_the_last(lane) -> None:
+    async with lane(echo) as server:
+        client = await server.connect()
+        await client.say(GET)
+        await client.hear_answer()
+        connection = connection_of(client)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        client.stream.socket._sock.send(GET)
+        connection.transport.readable(0)  # the reactor has told, the task did not run yet
+        connection.let_go()
+        assert b"\r\nconnection: close\r\n" in await client.hear_answer()
+        assert await client.hear_end() == b""
+
+
+async def test_refused_client_that_is_still_sending_is_not_reset_by_the_drain(lane) -> None:
+    async with lane(echo) as server:
+        client = await server.connect()
+        await trio.sleep(0.1)
+        server.stop.set()
+        await trio.sleep(IDLE_DRAIN_S - 0.2)
+        await client.say(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n")
+        for _ in range(25):
+            await client.say(bytes(1000))
+            await trio.sleep(0.02)
+        assert (await client.hear_end()).startswith(b"HTTP/1.1 400 ")

@@ -7,7 +7,9 @@ A worker that says nothing for ``hung_s`` is hung: it is *lost* from that moment
 socket. Then it is asked for its stacks (faulthandler writes them to the log, whatever the loop is stuck in), told to
 leave, woken if it was stopped, and, if it is silent for `GRACE_S` more, killed.
 
-Invariant: `WorkerProcess.watch` returns when the process has ended and was waited for.
+Invariants: `WorkerProcess.watch` returns when the process has ended and was waited for; who was told to leave ends
+within delay, drain and `LEAVE_MARGIN_S` of the first telling, by force at the latest, whatever it says meanwhile. Who
+is killed so has not reported: it is one of the ``unreported`` of the last line, and of those that make its code 3.
 
 Non-obvious: after we were stopped ourselves (a debugger, a machine that was paused) the clock says that everybody was
 silent, and epoll, interrupted, that nothing has come. So what has come is looked at once more before anybody is called
@@ -71,6 +73,8 @@ class WorkerProcess:
         self.hung = False
         self._heard = False
         self.leaving = False
+        self._told = trio.Event()
+        """To leave, by us or because it hung."""
         self.settled = trio.Event()
         """It is ready, or will never be."""
         self.lost = trio.Event()
@@ -141,35 +145,38 @@ class WorkerProcess:
         On cancellation: it sees that we are gone, and drains.
         """
         try:
-            await self._listen()
-            with trio.move_on_after(GRACE_S) as grace:
-                await self._reap()
-            if grace.cancelled_caught:
-                self._signal(signal.SIGKILL)
-                await self._reap()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_in_time, name=f"workers: end of process {self.pid}")
+                await self._listen()
+                with trio.move_on_after(GRACE_S) as grace:
+                    await self._reap()
+                if grace.cancelled_caught:
+                    self._signal(signal.SIGKILL)
+                    await self._reap()
+                nursery.cancel_scope.cancel(reason="it has ended")
         finally:
             self._channel.close()
             self._mark_lost()
         self.ended.set()
 
     def leave(self) -> None:
-        """Have it leave, or leave faster: SIGTERM, as often as this is called."""
+        """Have it leave, or leave faster: SIGTERM, as often as this is called. Its time counts from the first call."""
         self.leaving = True
+        self._told.set()
         self._signal(signal.SIGTERM)
 
     async def wait_left(self) -> None:
-        """Have it leave, and wait until it has; killed where it takes longer than it may.
-
-        On cancellation: it is leaving.
-        """
-        shutdown = self.settings.config.shutdown
+        """Have it leave, and wait until it has. On cancellation: it is leaving."""
         self.leave()
-        with trio.move_on_after(shutdown.delay_s + shutdown.drain_s + LEAVE_MARGIN_S) as limit:
-            await self.ended.wait()
-        if limit.cancelled_caught:
-            log.error("a worker does not end: killed", worker=self.number, pid=self.pid)
-            self._signal(signal.SIGKILL)
-            await self.ended.wait()
+        await self.ended.wait()
+
+    async def _end_in_time(self) -> None:
+        """Kill it where it takes longer to leave than it may."""
+        await self._told.wait()
+        shutdown = self.settings.config.shutdown
+        await trio.sleep(shutdown.delay_s + shutdown.drain_s + LEAVE_MARGIN_S)
+        log.error("a worker does not end: killed", worker=self.number, pid=self.pid)
+        self._signal(signal.SIGKILL)
 
     async def _listen(self) -> None:
         while True:
@@ -216,6 +223,7 @@ class WorkerProcess:
         # Before it is woken, or the stacks would show it at work.
         self._signal(DUMP_SIGNAL)
         await trio.sleep(DUMP_S)
+        self._told.set()
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
 

@@ -197,18 +197,21 @@ async def test_slot_that_is_stopped_while_a_successor_takes_over_has_not_ended_b
     place: Place, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     await place.slot.tried.wait()
-    nursery.start_soon(place.slot.replace, NEW)
-    await trio.sleep(START_S / 2)
-    await place.workers[1].settled.wait()
-    while place.slot.serving is place.workers[0]:
-        await trio.lowlevel.checkpoint()
-    place.slot.stop()
-    place.workers[0].die()
+    slot, before = place.slot, place.workers[0]
+
+    def stop_at_once() -> None:
+        if slot.serving is not before and slot.state == "serving":
+            slot.stop()
+            before.die()
+
+    slot._changed = stop_at_once
+    nursery.start_soon(slot.replace, NEW)
+    await trio.sleep(START_S)
     await trio.testing.wait_all_tasks_blocked()
-    assert not place.slot.ended.is_set()
+    assert (slot.state, slot.ended.is_set()) == ("stopped", False)
     place.workers[1].die()
     await trio.testing.wait_all_tasks_blocked()
-    assert (place.slot.ended.is_set(), len(place.workers)) == (True, 2)
+    assert (slot.ended.is_set(), len(place.workers)) == (True, 2)
 
 
 async def test_successor_that_is_never_ready_replaces_nobody(

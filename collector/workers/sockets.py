@@ -68,13 +68,22 @@ class SlotSockets:
     async def grow(self, count: int) -> None:
         """Have at least so many; nobody comes to the new ones before `spread_over` names them.
 
-        Raises OSError; on cancellation: some of them are there.
+        Raises OSError. Then, and on cancellation, there are as many as before: one more would have a number that is
+        no slot's, and clients would come to wait there.
         """
         await trio.lowlevel.checkpoint()
-        if len(self._sockets) < count and self._among is None:
-            self._attach(tuple(range(len(self._sockets))))
-        while len(self._sockets) < count:
-            self._sockets.append(await _open(self._config, self._sockets[0].getsockname()))
+        before = len(self._sockets)
+        if before < count and self._among is None:
+            self._attach(tuple(range(before)))
+        try:
+            while len(self._sockets) < count:
+                self._sockets.append(await _open(self._config, self._sockets[0].getsockname()))
+        except BaseException:
+            # Nobody has come to them: the last one takes the place of one that was closed, so they go from the end.
+            while len(self._sockets) > before:
+                self._sockets.pop().close()
+            self.spread_over(self._among or ())
+            raise
 
     def spread_over(self, numbers: Collection[int]) -> None:
         """Have new connections go to these slots alone; none, or all: to all, as the kernel likes."""

@@ -1,5 +1,6 @@
 """The sockets of several slots at one address: real ones, on the kernel that spreads connections over them."""
 
+import errno
 import socket
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -88,6 +89,34 @@ async def test_last_slot_is_emptied_and_closed_and_nobody_is_reset() -> None:
         for client in waiting:
             client.recv(64)  # an end or an answer, and never a reset
         assert set(where_many_go(sockets)) == {0, 1}
+        await sockets.grow(3)
+        assert set(where_many_go(sockets)) == {0, 1}, "nobody accepts on the new one yet"
+        sockets.spread_over([0, 1, 2])
+        assert set(where_many_go(sockets)) == {0, 1, 2}
+
+
+async def test_growth_that_fails_half_way_leaves_nobody_waiting_on_a_slot_that_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(await open_sockets(CONFIG, 2)) as sockets:
+        opened: list[socket.socket] = []
+
+        async def open_one_more(config: HttpConfig, *, shared: bool = False) -> socket.socket:
+            if opened:
+                raise OSError(errno.EMFILE, "Too many open files")
+            opened.append(await open_listener(config, shared=shared))
+            return opened[0]
+
+        with monkeypatch.context() as patched:
+            patched.setattr("collector.workers.sockets.open_listener", open_one_more)
+            with pytest.raises(OSError, match="Too many open files"):
+                await sockets.grow(4)
+        assert (len(sockets), opened[0].fileno()) == (2, -1)
+        found = where_many_go(sockets)
+        assert (set(found), found.total()) == ({0, 1}, MANY)
+        sockets.spread_over([0, 1])
+        found = where_many_go(sockets)
+        assert (set(found), found.total()) == ({0, 1}, MANY)
         await sockets.grow(3)
         assert set(where_many_go(sockets)) == {0, 1}, "nobody accepts on the new one yet"
         sockets.spread_over([0, 1, 2])

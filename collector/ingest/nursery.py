@@ -143,18 +143,22 @@ class RearmedNursery:
         self.unfinished = unfinished
         self.deadline = deadline
         grid = self._grid
-        if grid is None or deadline - grid.now < EXACT_S:
-            await self._run_exactly(work)
-        else:
-            armed = grid.armed
-            armed.add(self)
-            try:
-                await work()
-            finally:
-                armed.discard(self)
-                self.deadline = inf
-                if not self.spent:
-                    self.unfinished = None
+        try:
+            if grid is None or deadline - grid.now < EXACT_S:
+                await self._run_exactly(work)
+            else:
+                armed = grid.armed
+                armed.add(self)
+                try:
+                    await work()
+                finally:
+                    armed.discard(self)
+                    self.deadline = inf
+                    if not self.spent:
+                        self.unfinished = None
+        except Exception:
+            self.unfinished = None  # out of time or not: who catches a bug answers it
+            raise
         if self.spent:
             await trio.lowlevel.checkpoint_if_cancelled()
         if self.nursery.child_tasks:

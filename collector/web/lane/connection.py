@@ -152,16 +152,19 @@ class Connection:
 
     async def read(self) -> None:
         """Read and parse once; the end is noted."""
+        cycle = self._cycle
+        ahead = cycle is not None and cycle.request.complete
         try:
             data = await self.transport.receive()
         except trio.BrokenResourceError:
             self._note_end()
         else:
+            if ahead:
+                self._ahead += len(data)
             self._take(data)
 
     def _take(self, data: bytes) -> None:
         if data:
-            self._ahead += len(data)
             self.parser.feed(data)
         elif self._interrupted:
             self._interrupted = False
@@ -211,6 +214,7 @@ class Connection:
             return
         proceed = True
         while proceed:
+            after = None
             async with trio.open_nursery() as nursery:
                 carrier = self._carrier = RearmedNursery(nursery, self.clock.grid)
                 after = await self._serve_requests()
@@ -221,10 +225,10 @@ class Connection:
             if carrier.unfinished is not None:
                 unfinished, carrier.unfinished = carrier.unfinished, None
                 await unfinished()
-                cycle = self._cycle
-                assert cycle is not None
-                proceed = await self._finish(cycle)
-                after = None
+                proceed = self._cycle is None or await self._finish(self._cycle)
+            elif proceed:
+                # A bug in the tick of the deadline: it was answered, and only now does the cancellation come.
+                proceed = self._cycle is None or await self._finish(self._cycle)
             if after is not None:
                 await after()
 
@@ -252,6 +256,8 @@ class Connection:
             ):
                 return None
             if requests:
+                if len(requests) == 1:
+                    self._ahead = 0  # it is the next one's turn, and nothing waits behind that
                 # A client that pipelines gives way to the others after each of its requests.
                 await trio.lowlevel.checkpoint()
 
@@ -341,6 +347,7 @@ class Connection:
             # The client must not take what it has for the whole (RFC 9112, 8).
             self.transport.abort()
             return
+        cycle.stage = Stage.ENDED  # whatever cuts this short, it is not said twice
         refusal = self.parser.refusal
         if cycle.request.complete:
             await self._refuse(500, "internal error")

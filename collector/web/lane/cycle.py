@@ -180,7 +180,10 @@ class Cycle:
             elif request.http_version == "1.1":
                 framing = _CHUNKED
                 self._chunked = not bodiless
-        elif not more and not bodiless and head.length != len(body):
+        elif (
+            not bodiless and head.length is not None and (len(body) > head.length if more else len(body) != head.length)
+        ):
+            # Before the stage moves on: nothing was written, so this can be answered.
             raise ValueError(f"content-length is {head.length}, the body has {len(body)} bytes")
         # Without a length and without chunks the end of the connection is the end of the body (RFC 9112, 6.3).
         endless = not framing and head.length is None and not bodiless

@@ -168,3 +168,21 @@ async def test_cancellation_from_outside_leaves_nothing_to_answer(autojump_clock
             await carrier.run(trio.current_time() + 3.8, trio.sleep_forever, answered)
     assert outside.cancelled_caught
     assert (carrier.unfinished, carrier.spent, grid.armed) == (None, False, set())
+
+
+@pytest.mark.parametrize("after_s", [0.5, 3.8])
+async def test_work_that_fails_in_the_tick_of_its_deadline_leaves_nothing_to_answer(
+    autojump_clock, after_s: float
+) -> None:
+    async with trio.open_nursery() as nursery:
+        carrier = RearmedNursery(nursery, DeadlineGrid())
+
+        async def fails_as_the_deadline_fires() -> None:
+            await trio.lowlevel.checkpoint()
+            carrier.expire()
+            raise RuntimeError("a bug")
+
+        with pytest.raises(RuntimeError):
+            await carrier.run(trio.current_time() + after_s, fails_as_the_deadline_fires, answered)
+        assert carrier.unfinished is None
+    assert carrier.spent

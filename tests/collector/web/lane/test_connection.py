@@ -302,6 +302,29 @@ async def test_disconnect_is_told_while_the_application_works(lane) -> None:
     assert told == ["http.request", "http.disconnect"]
 
 
+@pytest.mark.parametrize("pipelined", [1, 3])
+async def test_disconnect_is_told_after_a_body_larger_than_what_is_read_ahead(lane, pipelined: int) -> None:
+    told: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        if scope["path"] == "/last":
+            told.append((await receive())["type"])
+        await send(start())
+        await send(ok())
+
+    async with lane(app, limits={"read_ahead_bytes": 1000}) as server:
+        client = await server.connect()
+        await client.say(post(bytes(3000)) * (pipelined - 1) + post(bytes(200_000)).replace(b"/", b"/last", 1))
+        for _ in range(pipelined - 1):
+            await client.hear_answer()
+        await trio.sleep(0.1)
+        await client.aclose()
+        await server.wait_idle()
+    assert told == ["http.disconnect"]
+
+
 async def test_disconnect_is_told_after_the_answer_and_the_next_request_is_served(lane) -> None:
     told: list[str] = []
 
@@ -388,6 +411,7 @@ WRONG_ANSWERS = {
     "two heads": [start(), start()],
     "a longer body than it said": [start(1), ok(b"ok")],
     "a shorter body than it said": [start(3), ok(b"ok")],
+    "a longer first piece than it said": [start(1), ok(b"ok", more=True)],
     "a line's end in a field": [start(2, 200, (b"x", b"a\r\nset-cookie: b")), ok()],
     "a line's end in a name": [start(2, 200, (b"x\nset-cookie", b"b")), ok()],
     "a length that is no number": [start(None, 200, (b"content-length", b"two")), ok()],

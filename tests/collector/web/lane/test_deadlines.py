@@ -154,6 +154,46 @@ async def test_task_that_is_left_in_the_nursery_is_a_500_and_ends_with_it(lane, 
     assert "left tasks behind" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("answers", [True, False])
+async def test_work_that_fails_in_the_tick_of_its_deadline_is_answered_once(lane, capsys, answers: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        carrier: RearmedNursery = scope["extensions"][EXTENSION]
+
+        async def unfinished() -> None:
+            await send(start(2, 504))
+            await send(ok())
+
+        async def fails_as_the_deadline_fires() -> None:
+            carrier.expire()
+            raise RuntimeError("a bug in the tick of the deadline")
+
+        try:
+            if scope["path"] == "/":
+                await carrier.run(trio.current_time() + 2, fails_as_the_deadline_fires, unfinished)
+        except RuntimeError:
+            if not answers:
+                raise
+            await send(start(2, 503))
+            await send(ok())
+        else:
+            await echo(scope, receive, send)
+
+    async with lane(app) as server:
+        client = await server.connect()
+        await client.say(GET)
+        head = await client.hear_answer(b"ok" if answers else b"internal error\n")
+        if answers:
+            assert head.startswith(b"HTTP/1.1 503 ")
+            await client.say(GET.replace(b"/", b"/next", 1))
+            assert (await client.hear_answer()).startswith(b"HTTP/1.1 200 ")
+        else:
+            assert head.startswith(b"HTTP/1.1 500 ")
+            assert await client.hear_end() == b""
+        await client.aclose()
+        await server.wait_idle()
+    assert "a connection failed" not in capsys.readouterr().err
+
+
 def test_grid_is_a_link_of_the_chain() -> None:
     from collector.deadlines import DeadlineChain
 

@@ -71,8 +71,9 @@ def routed_partition(route: int, partitions: int) -> int:
 
 def partitions_of_routes(routes: Sequence[int], partitions: int, sticky: int) -> dict[int, list[int]]:
     """The positions of the routes of each partition; `NO_ROUTE` goes to ``sticky``."""
-    if max(routes) < NO_ROUTE:
-        # Keys alone, the usual case.
+    if 2 * partitions <= len(routes) and max(routes) < NO_ROUTE:
+        # Keys alone, and records enough for a list of each partition: 79 µs instead of 155 for 1000 records on 6
+        # partitions. Two records on 1000 took 137 µs so, and take 0.6 below.
         lists: list[list[int]] = [[] for _ in range(partitions)]
         appends = [positions.append for positions in lists]
         for position, route in enumerate(routes):

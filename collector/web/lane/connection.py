@@ -118,6 +118,12 @@ class Connection:
         if self.transport.interrupt():
             self._interrupted = True
 
+    @property
+    def begun(self) -> bool:
+        """The client has begun, and not finished, what has a time of its own: a head, or to shake hands."""
+        transport = self.transport
+        return self.parser.started or (isinstance(transport, TlsTransport) and transport.begun)
+
     def let_go(self) -> None:
         """End the connection if it is waiting for a request, or for the rest of a head (which is answered 408).
 
@@ -204,6 +210,7 @@ class Connection:
             except trio.BrokenResourceError as error:
                 log.debug("a client did not shake hands", reason=str(error))
             else:
+                self.late = False
                 return True
         return False
 
@@ -223,11 +230,9 @@ class Connection:
                     # A bug, which was logged and answered: what it left must not keep the connection.
                     nursery.cancel_scope.cancel(reason="the connection is over")
             if carrier.unfinished is not None:
-                unfinished, carrier.unfinished = carrier.unfinished, None
-                await unfinished()
-                proceed = self._cycle is None or await self._finish(self._cycle)
-            elif proceed:
-                # A bug in the tick of the deadline: it was answered, and only now does the cancellation come.
+                await carrier.unfinished()
+            if proceed:
+                # Without ``unfinished`` a bug in the tick of the deadline was answered before the cancellation came.
                 proceed = self._cycle is None or await self._finish(self._cycle)
             if after is not None:
                 await after()

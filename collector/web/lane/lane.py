@@ -6,7 +6,8 @@ Owns: the reactor, the lane clock, the connections, and how they drain. Refuses 
 seam, `web.server` the listener), what a connection does between its requests.
 
 Draining: idle connections stay open and answer their next request with ``Connection: close``, as long as any request
-is in work, and for `IDLE_DRAIN_S` at least: who was just about to send is answered. Then they are closed.
+is in work, and for `IDLE_DRAIN_S` at least: who was just about to send is answered. Then they are closed. A TLS
+handshake that has begun is waited for as a head is, for ``head_timeout_s``; a client that has not begun one is idle.
 """
 
 import socket
@@ -132,7 +133,9 @@ class Lane:
         await trio.sleep(IDLE_DRAIN_S)
         while self.connections:
             if all(connection.waiting_since < inf for connection in self.connections):
+                # Who has come late, or just shaken hands, is about to send.
+                idle_since = self.clock.now - IDLE_DRAIN_S
                 for connection in list(self.connections):
-                    if not connection.parser.started:
+                    if connection.waiting_since <= idle_since and not connection.begun:
                         connection.let_go()
             await trio.sleep(GRID_S)

@@ -21,13 +21,17 @@ __all__ = ["TlsTransport"]
 class TlsTransport:
     """TLS over a socket's transport, which belongs to it from now on."""
 
-    __slots__ = ("_incoming", "_inner", "_outgoing", "_session", "read_bytes")
+    __slots__ = ("_incoming", "_inner", "_interrupted", "_outgoing", "_reading", "_session", "begun", "read_bytes")
 
     def __init__(self, inner: SocketTransport, context: ssl.SSLContext) -> None:
         self._inner = inner
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._reading = False
+        self._interrupted = False
+        self.begun = False
+        """The client has begun to shake hands, and has not finished."""
         self.read_bytes = inner.read_bytes
 
     def __repr__(self) -> str:
@@ -56,11 +60,14 @@ class TlsTransport:
         """
         while not self._has_shaken_hands():
             await self._flush()
-            data = await self._inner.receive()
+            # Who is interrupted may have begun all the same.
+            data = await self._inner.receive() or self._inner.receive_now()
             if not data:
                 raise trio.BrokenResourceError("the client left during the handshake")
+            self.begun = True
             self._incoming.write(data)
         await self._flush()
+        self.begun = False
 
     def _has_shaken_hands(self) -> bool:
         try:
@@ -77,11 +84,22 @@ class TlsTransport:
         while True:
             data = self._read()
             if data is not None:
+                self._interrupted = False
                 return data
             if self._outgoing.pending:
-                await self._flush()
-            data = await self._inner.receive()
+                # Beside who writes: what does not go at once goes with the next write, before which it is due
+                # (RFC 8446, 4.6.3).
+                self._inner.send_now(self._outgoing.read())
+            if self._interrupted:
+                self._interrupted = False
+                return b""
+            self._reading = True
+            try:
+                data = await self._inner.receive()
+            finally:
+                self._reading = False
             if not data:
+                self._interrupted = False
                 return b""
             self._incoming.write(data)
 
@@ -109,8 +127,11 @@ class TlsTransport:
             raise trio.BrokenResourceError(f"TLS: {error.reason or error}") from error
 
     def interrupt(self) -> bool:
-        """As `Transport.interrupt`."""
-        return self._inner.interrupt()
+        """As `Transport.interrupt`; who was told of bytes already may find that they are no whole record."""
+        if self._inner.interrupt():
+            return True
+        self._interrupted = self._reading
+        return self._interrupted
 
     def send_now(self, data: bytes) -> bool:
         """As `Transport.send_now`."""

@@ -1,7 +1,11 @@
+# flake8: noqa: ASYNC912
+# Loops that wait, as every test here does.
 """How the lane ends: whoever is served is answered, whoever is idle may ask once more, nobody is reset."""
 
 import gc
+import ssl
 
+import pytest
 import trio
 import trio.testing
 import trustme
@@ -158,3 +162,42 @@ async def test_refused_client_that_is_still_sending_is_not_reset_by_the_drain(la
             await client.say(bytes(1000))
             await trio.sleep(0.02)
         assert (await client.hear_end()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_client_that_is_shaking_hands_when_the_drain_lets_go_is_answered(lane, tmp_path) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with lane(echo, http={"ssl_certfile": str(tmp_path / "both.pem")}, drain_s=10.0) as server:
+        plain = await server.connect()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            session.do_handshake()
+        await plain.say(outgoing.read())
+        server.stop.set()
+        await trio.sleep(IDLE_DRAIN_S + 0.5)
+        with trio.fail_after(3):
+            while session.version() is None or outgoing.pending == 0:
+                incoming.write(await plain.stream.receive_some())
+                try:
+                    session.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+        await plain.say(outgoing.read())
+        await trio.sleep(0.3)
+        session.write(GET)
+        await plain.say(outgoing.read())
+        heard = b""
+        with trio.fail_after(3):
+            while b"\r\n\r\nok" not in heard:
+                incoming.write(await plain.stream.receive_some())
+                try:
+                    heard += session.read()
+                except ssl.SSLWantReadError:
+                    continue
+        assert b"\r\nconnection: close\r\n" in heard
+        await plain.aclose()
+        with trio.fail_after(2):
+            await server.ended.wait()

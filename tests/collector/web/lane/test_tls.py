@@ -2,17 +2,24 @@
 # Loops and branches that wait, as every test here does.
 """TLS on the listener, under both servers."""
 
+import socket
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from collector.config import Config, HttpConfig
 from collector.config_rules import problems_of
 from collector.web.asgi_types import Receive, Scope, Send
+from collector.web.lane.reactor import Reactor
+from collector.web.lane.socket_transport import SocketTransport
+from collector.web.lane.tls_transport import TlsTransport
 from collector.web.tls import make_server_context
 from tests.collector.web.lane.conftest import Client, Serving, echo, ok, start
 
@@ -155,3 +162,67 @@ def test_certificate_that_cannot_be_read_is_refused_with_its_key(papers: Papers,
 def test_key_without_a_certificate_is_a_problem_of_the_configuration() -> None:
     config = Config(http=replace(HttpConfig(), ssl_keyfile="key.pem"))
     assert ("http.ssl_keyfile", "needs http.ssl_certfile beside it") in list(problems_of(config))
+
+
+@asynccontextmanager
+async def shaken_hands(papers: Papers) -> AsyncIterator[tuple[TlsTransport, trio.SSLStream[trio.SocketStream]]]:
+    """A transport of the lane's, and its client."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    context = make_server_context(HttpConfig(ssl_certfile=papers.certfile, ssl_keyfile=papers.keyfile))
+    assert context is not None
+    reactor = Reactor()
+    transport = TlsTransport(SocketTransport(ours, reactor, 2.0), context)
+    plain = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+    client = trio.SSLStream(plain, papers.client, server_hostname="localhost")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reactor.run)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as both:
+                both.start_soon(transport.handshake)
+                both.start_soon(client.do_handshake)
+            yield transport, client
+        await trio.aclose_forcefully(plain)
+        transport.abort()
+        nursery.cancel_scope.cancel(reason="the test is over")
+    reactor.close()
+
+
+async def test_reader_that_has_something_to_send_leaves_it_to_who_is_writing(papers: Papers) -> None:
+    async with shaken_hands(papers) as (transport, client):
+        body = bytes(3_000_000)
+
+        async def write() -> None:
+            if not transport.send_now(body):
+                await transport.send(b"")
+
+        async def read() -> None:
+            assert await transport.receive() == b""  # as it is interrupted
+
+        left = len(body)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert transport.pending
+            transport._session.write(b"as a KeyUpdate")  # what OpenSSL wants to send while it reads
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert transport.interrupt()
+            while left > -len(b"as a KeyUpdate"):
+                left -= len(await client.receive_some())
+
+
+async def test_interrupt_between_two_parts_of_a_record_is_not_lost(papers: Papers) -> None:
+    async with shaken_hands(papers) as (transport, client):
+        heard: list[bytes] = []
+
+        async def read() -> None:
+            heard.append(await transport.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            await client.transport_stream.send_all(b"\x17\x03")  # a record begins
+            transport._inner.readable(0)  # the reactor has told, the task did not run yet
+            assert transport.interrupt()
+        assert heard == [b""]

@@ -47,7 +47,7 @@ from collector.web.connections import ConnectionLimits
 from collector.web.listeners import address_of, adopt_listener, open_listener
 from collector.web.server import serve_http, server_for
 from collector.web.services import Services
-from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
+from collector.web.websocket.frames import PATH as WEBSOCKET_PATH
 from kafka_client.config import Connector
 
 __all__ = [

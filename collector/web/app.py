@@ -6,7 +6,7 @@ Owns: the fork between HTTP, websocket and lifespan. Refuses to know: which serv
 from collector.web.asgi_types import AsgiApp, Receive, Scope, Send
 from collector.web.exchange import Exchange
 from collector.web.services import Services
-from collector.web.websocket import serve_websocket
+from collector.web.websocket.session import serve_websocket
 
 __all__ = ["make_app"]
 

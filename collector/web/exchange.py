@@ -38,7 +38,7 @@ from collector.web.inflate import Inflater, inflater_for
 from collector.web.pages import page_for
 from collector.web.routing import Match
 from collector.web.services import Services, now_ms
-from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
+from collector.web.websocket.frames import PATH as WEBSOCKET_PATH
 
 __all__ = ["Exchange"]
 

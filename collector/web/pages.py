@@ -9,7 +9,7 @@ from collector.dialects.base import Answer
 from collector.lifecycle import Lifecycle
 from collector.web.answers import plain
 from collector.web.routing import Routes
-from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
+from collector.web.websocket.frames import PATH as WEBSOCKET_PATH
 
 __all__ = ["page_for"]
 

@@ -31,7 +31,7 @@ import trio
 from collector.log import configure_logging, get_logger
 from collector.monitor.listeners import address_of, bind_listener, serve_app
 from collector.monitor.opening import kept_alive
-from collector.web.websocket_frames import PATH as WEBSOCKET_PATH
+from collector.web.websocket.frames import PATH as WEBSOCKET_PATH
 from collector.workers.admin import make_admin_app, make_metrics_app
 from collector.workers.process import WorkerProcess
 from collector.workers.settings import Refused, Settings

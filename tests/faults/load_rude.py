@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
-from collector.web.websocket_frames import PATH
+from collector.web.websocket.frames import PATH
 from tests.faults.load import Log, track_body
 
 __all__ = ["open_rude"]

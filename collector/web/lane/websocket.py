@@ -6,7 +6,7 @@ Owns: the order of the handshake, what is read and written when, the closing of 
 (`collector.web.lane.websocket_protocol`), the subprotocol, when a ping is due (`collector.web.lane.websocket_pings`).
 
 The application runs inline and its `receive` reads the socket, so what nobody takes stays in the kernel and slows the
-client down. It is plain ASGI; who knows the extension `collector.web.websocket_wire.EXTENSION` gets all messages of one
+client down. It is plain ASGI; who knows the extension `collector.web.websocket.wire.EXTENSION` gets all messages of one
 read at once, and may send without a checkpoint.
 
 Invariants: one task at a time waits for the socket to take bytes, and everybody who has to wait waits for it; who pings
@@ -29,7 +29,7 @@ from collector.web.asgi_types import AsgiApp, Message, Scope
 from collector.web.lane.answer import AnswerHead, plain_answer
 from collector.web.lane.transport import Transport
 from collector.web.lane.websocket_protocol import CloseCode, Frames, Handshake, server_frame
-from collector.web.websocket_wire import EXTENSION, Received
+from collector.web.websocket.wire import EXTENSION, Received
 
 __all__ = ["CLOSE_WAIT_S", "QUIET_S", "LaneWebsocket", "WebsocketSettings"]
 
@@ -59,7 +59,7 @@ class WebsocketSettings:
 
 
 class LaneWebsocket:
-    """One connection, from its handshake to its end; also the `collector.web.websocket_wire.Wire` of its session."""
+    """One connection, from its handshake to its end; also the `collector.web.websocket.wire.Wire` of its session."""
 
     __slots__ = (
         "_accepted",

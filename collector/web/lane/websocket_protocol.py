@@ -30,7 +30,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.streams import StreamReader
 
-from collector.web.websocket_wire import Received
+from collector.web.websocket.wire import Received
 
 try:
     from websockets.speedups import apply_mask

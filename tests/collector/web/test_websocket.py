@@ -9,7 +9,7 @@ import trio.testing
 
 from collector.config import AppKeys, KeysConfig, SpoolConfig
 from collector.lifecycle import Phase
-from collector.web.websocket_frames import FrameFault, decode_track
+from collector.web.websocket.frames import FrameFault, decode_track
 
 BODY = {"app_id": "a", "identity": "u", "event": "e"}
 

@@ -19,7 +19,7 @@ from collector.web.lane.clock import LaneClock
 from collector.web.lane.request import Request
 from collector.web.lane.websocket import CLOSE_WAIT_S, QUIET_S, WebsocketSettings
 from collector.web.lane.websockets import Websockets
-from collector.web.websocket_wire import EXTENSION
+from collector.web.websocket.wire import EXTENSION
 
 HEADERS = [
     (b"host", b"x"),

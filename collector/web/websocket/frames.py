@@ -13,7 +13,7 @@ import msgspec
 from collector.dialects.base import ClientFault, Encoding
 from collector.dialects.codec import codec_of
 from collector.dialects.scan import Number
-from collector.web.frame_front import front_of
+from collector.web.websocket.front import front_of
 
 __all__ = ["PATH", "SUBPROTOCOL", "FrameFault", "ServerFrame", "TrackFrame", "decode_track", "encode"]
 

@@ -18,7 +18,7 @@ from math import inf
 import trio
 
 from collector.ingest.verdict import Status
-from collector.web.websocket_frames import ServerFrame
+from collector.web.websocket.frames import ServerFrame
 
 __all__ = ["Outbox"]
 

@@ -1,8 +1,8 @@
 """One websocket session of the subprotocol ``collector.v1``.
 
 Owns: the handshake, the order of messages, credit, draining, how a session ends. Refuses to know: how events are parsed
-(the dialects) and sent (ingest), who waits for them (`collector.web.websocket_waiters`), and which server carries the
-frames (`collector.web.websocket_wire`).
+(the dialects) and sent (ingest), who waits for them (`collector.web.websocket.waiters`), and which server carries the
+frames (`collector.web.websocket.wire`).
 
     session    reads; parses and queues what one read brought, synchronously, in order of arrival (trio shuffles tasks)
      ├[waiters] one for the messages of one read that have the same deadline, in a request nursery of its own
@@ -29,11 +29,11 @@ from collector.web.asgi_types import Message, Receive, Scope, Send
 from collector.web.handle import ConnectionHandle, handle_of
 from collector.web.head import RequestHead
 from collector.web.services import Services
-from collector.web.websocket_frames import PATH, SUBPROTOCOL, FrameFault, ServerFrame, TrackFrame, decode_track, encode
-from collector.web.websocket_message import Intake, TrackMessage
-from collector.web.websocket_outbox import Outbox
-from collector.web.websocket_waiters import Waiters
-from collector.web.websocket_wire import Received, Wire, wire_of
+from collector.web.websocket.frames import PATH, SUBPROTOCOL, FrameFault, ServerFrame, TrackFrame, decode_track, encode
+from collector.web.websocket.message import Intake, TrackMessage
+from collector.web.websocket.outbox import Outbox
+from collector.web.websocket.waiters import Waiters
+from collector.web.websocket.wire import Received, Wire, wire_of
 
 __all__ = ["serve_websocket"]
 

@@ -22,7 +22,7 @@ import trio
 from collector.ingest.enqueue import Work
 from collector.ingest.nursery import DeadlineGrid, RearmedNursery
 from collector.log import get_logger
-from collector.web.websocket_message import TrackMessage
+from collector.web.websocket.message import TrackMessage
 
 __all__ = ["TOGETHER_S", "Waiters"]
 

@@ -1,7 +1,7 @@
 """One track message of a websocket, from its frame to its events on their way.
 
 Owns: what a connection's messages have in common, admission of a message, the moments of its deadline. Refuses to know:
-ids and credit (the session), who waits for it (`collector.web.websocket_waiters`).
+ids and credit (the session), who waits for it (`collector.web.websocket.waiters`).
 
 Invariant: a message that is not made holds nothing: no reservation, no record.
 """
@@ -15,7 +15,7 @@ from collector.web.admission import Reservation
 from collector.web.context import context_of
 from collector.web.head import RequestHead, key_of_authorization, timeout_of
 from collector.web.services import Services, now_ms
-from collector.web.websocket_frames import TrackFrame
+from collector.web.websocket.frames import TrackFrame
 
 __all__ = ["Intake", "TrackMessage"]
 

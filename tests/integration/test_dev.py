@@ -233,7 +233,7 @@ async def test_unknown_outcomes_are_exit_code_3(
     quick: dict[str, dict[str, object]] = {
         **settings(new_topic(1)),
         "spool": {"path": ""},
-        "deadlines": {"kafka_s": 0.5, "spool_s": 0.1, "answer_s": 0.1, "stall_s": 0.3},
+        "deadlines": {"kafka_s": 0.5, "spool_s": 0.1, "answer_s": 0.2, "stall_s": 0.3},
         "http": {"send_timeout_s": 1.0},
         "limits": {"discard_s": 0.3},
         "shutdown": {"drain_s": 1.5},

@@ -117,6 +117,8 @@ async def test_collector_that_drains_and_is_away_costs_no_event(
             await trio.sleep(0.1)
             collector.child.signal(15)
             await wait_refusing(collector)
+            # On the connection that nginx has kept: it is answered, and closed.
+            assert await front.post("on a kept connection") == 200
             assert await front.post("while it drains") == 200
             assert collector.child.running
         with trio.fail_after(30):
@@ -124,13 +126,13 @@ async def test_collector_that_drains_and_is_away_costs_no_event(
         assert await front.post("while it is away", packed=True) == 200
 
         lines = front.file.read_bytes().split(b"\n")[:-1]
-        assert list(await stored(kafka, topic)) == ["served"]
+        assert list(await stored(kafka, topic)) == ["served", "on a kept connection"]
         code, said = await replay(front)
         assert code == 0, said
         assert "lines: 2 fed back, 0 refused, 0 broken, 0 left; 0 were done before" in said
         assert "events: delivered 2, rejected 0, not sent 0, unknown 0" in said
         found = await stored(kafka, topic)
-        assert sorted(found) == ["served", "while it drains", "while it is away"]
+        assert sorted(found) == ["on a kept connection", "served", "while it drains", "while it is away"]
         for name, line in zip(("while it drains", "while it is away"), lines, strict=True):
             [record] = found[name]
             kept = read_kept(line)

@@ -33,7 +33,7 @@ LIMITS: dict[str, object] = {
     "in_flight_bytes": 2_000_000,
     "in_flight_partition_bytes": 1_000_000,
 }
-DEADLINES: dict[str, object] = {"kafka_s": 1.0, "spool_s": 0.2, "answer_s": 0.1, "stall_s": 0.5}
+DEADLINES: dict[str, object] = {"kafka_s": 1.0, "spool_s": 0.2, "answer_s": 0.2, "stall_s": 0.5}
 
 #: Trio forgets deadlines that are over only when its heap has more than a thousand of them
 #: (DEADLINE_HEAP_MIN_PRUNE_THRESHOLD).

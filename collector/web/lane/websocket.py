@@ -132,8 +132,8 @@ class LaneWebsocket:
         await self._finish()
 
     async def _finish(self) -> None:
-        """Let the client read our last words."""
-        with trio.move_on_after(CLOSE_WAIT_S):
+        """Let the client read our last words; who had the time to answer our close frame gets no more."""
+        with trio.move_on_at(min(self._answer_by, trio.current_time() + CLOSE_WAIT_S)):
             await self._drain()
             while self._accepted and not self._frames.ended:
                 await self._read()

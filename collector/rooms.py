@@ -83,8 +83,9 @@ def make_services(
     diversion: Diversion | None = None,
 ) -> Services:
     """The rooms around one producer and, where there is one, one spool, connected."""
+    max_lag_s = config.limits.max_lag_s
     lifecycle = Lifecycle(
-        max_lag_s=config.limits.max_lag_s,
+        max_lag_s=max_lag_s,
         lag=lambda: monitor.lag_s,
         spool_filled=None if spool is None else lambda: _filled(spool.statistics()),
     )
@@ -102,7 +103,7 @@ def make_services(
         monitor=monitor,
         lifecycle=lifecycle,
         ledger=ledger,
-        admission=Admission(bound_bytes=config.limits.in_work_bytes, lagging=lifecycle.lagging),
+        admission=Admission(bound_bytes=config.limits.in_work_bytes, lagging=lambda: monitor.overdue_s > max_lag_s),
         ingest=ingest,
         keys=ConfiguredKeys.from_config(config.keys),
         dialects=make_dialects(config.limits),

@@ -3,6 +3,11 @@
 Owns: one task that sleeps ``interval_s`` and compares. Refuses to know: what is done about it (admission sheds above
 ``max_lag_s``; the client's clock starts earlier by it).
 
+Admission reads `overdue_s`, everybody else `lag_s`: under overload each turn of the loop does ``max_lag_s`` of work,
+and sheds the rest of who came, at a fraction of the cost. When admission read the held value too, it shed on for
+`HOLD_S` after each long turn, while the loop had nothing to do: of a capacity of 300 requests a second 82 % were used
+at twice as many, and 77 % at five times.
+
 Two things make the number honest. A probe that only *measures* is blind exactly while the loop is blocked: whoever runs
 first after a blockage (trio shuffles) would read the old value. So `lag_s` is the larger of the last measurement and of
 how overdue the probe is at this moment. And a value that falls back to zero with the next good wake-up would let a
@@ -51,6 +56,18 @@ class LoopLag:
         lag = now - due
         if now < self._held_until and lag < self._held_s:
             return self._held_s
+        return lag if lag > 0.0 else 0.0
+
+    @property
+    def overdue_s(self) -> float:
+        """How long this turn of the loop has taken, as far as it is known; what came before it does not count.
+
+        Read as `lag_s`.
+        """
+        due = self._due
+        if due is None:
+            return 0.0
+        lag = self._clock() - due
         return lag if lag > 0.0 else 0.0
 
     @property

@@ -163,6 +163,11 @@ class Monitor:
         return self.lag.lag_s
 
     @property
+    def overdue_s(self) -> float:
+        """How long this turn of the loop has taken already, in seconds; 0 while no probe runs."""
+        return self.lag.overdue_s
+
+    @property
     def highest_lag_s(self) -> float:
         """The highest loop lag since the start, in seconds."""
         return self.lag.highest_s

@@ -90,7 +90,7 @@ class Admission:
 
     Args:
         bound_bytes: of all reservations together (``limits.in_work_bytes``).
-        lagging: whether the loop is later than its bound.
+        lagging: whether this turn of the loop has taken longer than its bound.
     """
 
     def __init__(self, *, bound_bytes: int, lagging: Callable[[], bool]) -> None:

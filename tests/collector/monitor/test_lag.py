@@ -34,10 +34,11 @@ async def test_lag_is_seen_before_the_probe_has_run_again(mock_clock: MockClock)
         mock_clock.jump(0.45)
         # No checkpoint yet: the probe has had no chance.
         assert lag.lag_s == pytest.approx(0.4)
+        assert lag.overdue_s == pytest.approx(0.4)
         nursery.cancel_scope.cancel()
 
 
-async def test_lag_once_measured_stands_for_a_while_and_then_ends(mock_clock: MockClock) -> None:
+async def test_lag_once_measured_stands_for_a_while_and_the_turn_does_not(mock_clock: MockClock) -> None:
     lag = LoopLag(interval_s=0.05)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lag.run)
@@ -47,6 +48,7 @@ async def test_lag_once_measured_stands_for_a_while_and_then_ends(mock_clock: Mo
         mock_clock.jump(0.05)
         await _settle()
         assert lag.lag_s == pytest.approx(0.4)
+        assert lag.overdue_s == 0.0
         for _ in range(5):
             mock_clock.jump(0.05)
             await _settle()

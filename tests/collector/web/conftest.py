@@ -42,6 +42,10 @@ class ToldMonitor(Monitor):
     def lag_s(self) -> float:
         return self.told_lag_s
 
+    @property
+    def overdue_s(self) -> float:
+        return self.told_lag_s
+
 
 @dataclass
 class Answered:
